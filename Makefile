@@ -1,0 +1,59 @@
+# `make` alone lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+export PYTHONUTF8 := 1
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+setup: .venv/.installed ## make .venv and install DWCP into it
+setup-dev: .venv/.installed-dev ## as setup, with the tools that the tests need
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DWCP needs Python 3.11 or newer: make PYTHON=python3.12 setup")'
+	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+
+.venv/.installed: .venv/bin/python requirements.txt requirements-build.txt pyproject.toml
+	@echo "installing DWCP into .venv"
+	@$(PIP) install --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	@echo "installing the test tools into .venv"
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+lock: .venv/bin/python ## resolve the locked requirements anew
+	@$(PIP) install uv
+	@for set in ":requirements.txt" "--group dev:requirements-dev.txt" "--only-group build:requirements-build.txt"; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
+	    $${set%%:*} pyproject.toml -o $${set##*:} || exit 1; done
+
+demo: setup ## four replicas; one is killed, one lies; nothing is lost (no root, no network)
+	@$(BIN)/dwcp demo --file examples/quickstart.yaml
+
+lint: setup-dev ## ruff and mypy --strict
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run  $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+check: lint ## the quick part of the tests, under 90 s
+	@$(BIN)/pytest -q -m "not slow and not processes and not kube"
+
+test: lint ## all tests (what CI runs)
+	@$(BIN)/pytest -q --durations=15
+
+sim: setup ## a hundred new simulated lives
+	@$(BIN)/dwcp sim --count 100
+
+generate: setup-dev ## write generated files (CRDs, reference pages, traces) anew
+	@$(BIN)/python -m dwcp_operator.crds > crds/dwcpclusters.yaml
+	@$(BIN)/python -m dwcp_operator.reference > docs/reference/dwcpcluster.md
+	@$(BIN)/pytest -q tests/replica/core/test_traces.py --rewrite
+
+.PHONY: help setup setup-dev lock demo lint check test sim generate

@@ -1,0 +1,25 @@
+"""Decoders for bytes from strangers: one kind of error, whatever is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+
+def decoder_of(shape: Any) -> Callable[[bytes], Any]:
+    """A function that decodes MessagePack of this shape, or raises msgspec.DecodeError.
+
+    Skipping what a shape does not know recurses, so that deep nesting would end in a
+    RecursionError: to the caller that is a malformed message like any other.
+    """
+    decode = msgspec.msgpack.Decoder(shape).decode
+
+    def decoded(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except RecursionError:
+            raise msgspec.DecodeError("MessagePack nested too deeply") from None
+
+    return decoded

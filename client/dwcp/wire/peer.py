@@ -1,0 +1,303 @@
+"""Messages between replicas.
+
+One chain entry is a header and a body. The term's leader signs the header (epochs.md: APPEND);
+every vote names an entry by its hash, and the hash covers all entries below it.
+In a PBFT epoch the term is the view, and the paper's messages are these:
+
+| paper (Castro and Liskov 1999) | here |
+|---|---|
+| PRE-PREPARE | `PrePrepare`: signed header and body |
+| PREPARE | `Prepare`: echoes the signed header, so that equivocation shows at once |
+| COMMIT | `Commit` |
+| CHECKPOINT | `CheckpointVote` |
+| VIEW-CHANGE | `ViewChange`: the fields of a SEAL, plus the view |
+| NEW-VIEW | `NewView`: the election certificate and the view's first, empty entry |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dwcp.wire.decoding import decoder_of
+from dwcp.wire.envelope import Envelope
+from dwcp.wire.signing import Count, Hash, Scope, Signature, digest
+
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+"""A longer frame closes the connection and is counted."""
+
+MemberId = Annotated[int, Meta(ge=0, lt=1024)]
+"""A member's position in its epoch's record."""
+View = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Index = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
+
+class Header(Struct, frozen=True, array_like=True):
+    """APPEND: one entry's place in the chain, signed by its term's leader.
+
+    `batch` is the digest of the body, `prev` the hash of entry index-1.
+    """
+
+    epoch: Count
+    term: View
+    index: Index
+    batch: Hash
+    prev: Hash
+    sig: Signature
+
+    def hash(self) -> bytes:
+        """h(i) = H(h(i-1), epoch, term, i, batch digest)."""
+        return digest("entry", self.prev, self.signed_payload())
+
+    def signed_payload(self) -> bytes:
+        """The fields that the signature covers, at fixed widths."""
+        return b"".join(
+            (
+                self.epoch.to_bytes(8, "big"),
+                self.term.to_bytes(8, "big"),
+                self.index.to_bytes(8, "big"),
+                self.batch,
+                self.prev,
+            )
+        )
+
+    def signing_bytes(self, scope: Scope) -> bytes:
+        """What the leader signs."""
+        return scope.signing_bytes("append", self.signed_payload())
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """A header with its body (the MessagePack of a Batch)."""
+
+    header: Header
+    body: bytes
+
+
+VoteKind = Literal["prepare", "commit", "checkpoint"]
+
+
+def vote_signing_bytes(
+    scope: Scope, kind: VoteKind, header: Header, state: bytes | None = None
+) -> bytes:
+    """What a voter signs for an entry; `state` is the state digest of a checkpoint vote."""
+    payload = b"".join(
+        (
+            header.epoch.to_bytes(8, "big"),
+            header.term.to_bytes(8, "big"),
+            header.index.to_bytes(8, "big"),
+            header.hash(),
+            state or b"",
+        )
+    )
+    return scope.signing_bytes(kind, payload)
+
+
+class VoteSig(Struct, frozen=True, array_like=True):
+    """One member's signature in a certificate."""
+
+    member: MemberId
+    sig: Signature
+
+
+class Certificate(Struct, frozen=True, array_like=True):
+    """A quorum's votes of one kind for one entry.
+
+    prepare: the first certificate, CC ("prepared"): the leader's signature on the header
+    counts as its own vote. commit: the second certificate ("final"). checkpoint: a stable
+    checkpoint, with the digest of the state after the entry.
+    """
+
+    kind: VoteKind
+    header: Header
+    state: bytes
+    votes: tuple[VoteSig, ...]
+
+
+class PrePrepare(Struct, frozen=True, array_like=True, tag="pre-prepare"):
+    """The primary's proposal of one entry. Castro and Liskov 1999, section 4.2."""
+
+    entry: Entry
+
+
+class Prepare(Struct, frozen=True, array_like=True, tag="prepare"):
+    """A backup's vote for an entry; the header carries the primary's signature."""
+
+    header: Header
+    member: MemberId
+    sig: Signature
+
+
+class Commit(Struct, frozen=True, array_like=True, tag="commit"):
+    """A replica's vote that an entry is prepared; sent once its CC is durable (CERT-ACK)."""
+
+    header: Header
+    member: MemberId
+    sig: Signature
+
+
+class CheckpointVote(Struct, frozen=True, array_like=True, tag="checkpoint"):
+    """The digest of the state after an executed entry. Castro and Liskov 1999, section 4.3."""
+
+    header: Header
+    state: Hash
+    member: MemberId
+    sig: Signature
+
+
+class ElectionRef(Struct, frozen=True, array_like=True):
+    """Names the election certificate of a term by its digest."""
+
+    term: View
+    digest: Hash
+
+
+class ViewChange(Struct, frozen=True, array_like=True, tag="view-change"):
+    """A replica's durable statement of its log when it asks for `view`.
+
+    `log` holds the signed headers above `checkpoint` (above the epoch's start when there is
+    none); `cc` is its highest CC and `branch` that certificate's chain above the checkpoint,
+    given only where it is not a prefix of `log`. `elections` names the election certificates
+    of the terms shown. The fields of a SEAL in epochs.md.
+    """
+
+    epoch: Count
+    view: View
+    checkpoint: Certificate | None
+    log: tuple[Header, ...]
+    cc: Certificate | None
+    branch: tuple[Header, ...]
+    elections: tuple[ElectionRef, ...]
+    member: MemberId
+    sig: Signature
+
+    def signing_bytes(self, scope: Scope) -> bytes:
+        """What the member signs: every field but the signature."""
+        unsigned = msgspec.structs.replace(self, sig=bytes(64))
+        return scope.signing_bytes("view-change", msgspec.msgpack.encode(unsigned))
+
+
+class Election(Struct, frozen=True, array_like=True, tag="election"):
+    """EC: a quorum's view changes for one view, by ascending member; fixes the view's start."""
+
+    epoch: Count
+    view: View
+    changes: tuple[ViewChange, ...]
+
+    def digest(self) -> bytes:
+        """Names the certificate: 32 bytes."""
+        return digest("election", msgspec.msgpack.encode(self))
+
+
+class NewView(Struct, frozen=True, array_like=True, tag="new-view"):
+    """The new primary's proof that its view may start, and the view's first, empty entry."""
+
+    election: Election
+    first: Entry
+
+
+class Forward(Struct, frozen=True, array_like=True, tag="forward"):
+    """Client envelopes that a backup passes on to the primary."""
+
+    envelopes: tuple[Envelope, ...]
+
+
+class Equivocation(Struct, frozen=True, array_like=True, tag="equivocation"):
+    """Two signed headers of one (epoch, term, index): proof against that term's leader."""
+
+    first: Header
+    second: Header
+
+
+class Status(Struct, frozen=True, array_like=True, tag="status"):
+    """Where a replica stands; a heartbeat and a hint, believed by nobody.
+
+    `last`, `prepared`, `final` and `stable` are chain indexes.
+    """
+
+    epoch: Count
+    view: View
+    active: bool
+    last: Count
+    prepared: Count
+    final: Count
+    stable: Count
+
+
+class Fetch(Struct, frozen=True, array_like=True, tag="fetch"):
+    """Asks for final entries from `start` on (FETCH in epochs.md)."""
+
+    epoch: Count
+    start: Index
+
+
+class Entries(Struct, frozen=True, array_like=True, tag="entries"):
+    """Consecutive entries, and proof that they are final.
+
+    `links` are the headers from the last entry (not included) up to the certificate's entry,
+    so that the hash chain reaches it; `certificate` is final (commit) or a stable checkpoint.
+    `elections` are the certificates of the terms shown, so that the receiver can show them on.
+    """
+
+    entries: tuple[Entry, ...]
+    links: tuple[Header, ...]
+    certificate: Certificate
+    elections: tuple[Election, ...]
+
+
+class FetchBodies(Struct, frozen=True, array_like=True, tag="fetch-bodies"):
+    """Asks for the bodies with these digests."""
+
+    batches: tuple[Hash, ...]
+
+
+class Bodies(Struct, frozen=True, array_like=True, tag="bodies"):
+    """Bodies that were asked for; the receiver checks their digests."""
+
+    bodies: tuple[bytes, ...]
+
+
+class FetchElections(Struct, frozen=True, array_like=True, tag="fetch-elections"):
+    """Asks for election certificates by digest."""
+
+    digests: tuple[Hash, ...]
+
+
+class Elections(Struct, frozen=True, array_like=True, tag="elections"):
+    """Election certificates that were asked for."""
+
+    elections: tuple[Election, ...]
+
+
+PeerMessage = (
+    PrePrepare
+    | Prepare
+    | Commit
+    | CheckpointVote
+    | ViewChange
+    | NewView
+    | Forward
+    | Equivocation
+    | Status
+    | Fetch
+    | Entries
+    | FetchBodies
+    | Bodies
+    | FetchElections
+    | Elections
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decode_message: Callable[[bytes], PeerMessage] = decoder_of(PeerMessage)
+
+
+def encode_message(message: PeerMessage) -> bytes:
+    """The frame of a message."""
+    return _encoder.encode(message)
+
+
+def decode_message(frame: bytes) -> PeerMessage:
+    """Decode a frame. Raises msgspec.DecodeError, naming the field that is wrong."""
+    return _decode_message(frame)

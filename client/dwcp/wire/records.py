@@ -1,0 +1,170 @@
+"""Epoch records: who the members are, which keys they hold, which protocol they run.
+
+Genesis is epoch record 0. It is made once, signed by the admin key and by every member,
+and never changes (epochs.md, Bootstrapping).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dwcp.wire.signing import (
+    Count,
+    Hash,
+    PublicKey,
+    Scope,
+    Signature,
+    Verifier,
+    digest,
+    unscoped,
+)
+
+Trust = Literal["Byzantine", "Crash"]
+Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+"""A DNS label, as Kubernetes names are."""
+
+CLUSTER_ID_BYTES: Final = 16
+
+
+class Member(Struct, frozen=True, array_like=True):
+    """A replica: its name (never reused), keys and addresses.
+
+    `identity` signs; `certificate` is the SHA-256 of its TLS certificate (DER).
+    `peer` is "host:port" of the peer listener, `client` the base URL of the client API.
+    """
+
+    name: Name
+    identity: PublicKey
+    certificate: Hash
+    peer: str
+    client: str
+
+
+class ClientIdentity(Struct, frozen=True, array_like=True):
+    """A client that may sign envelopes."""
+
+    name: Name
+    key: PublicKey
+
+
+class Parameters(Struct, frozen=True, array_like=True):
+    """What all members must hold alike; counts are log entries, times are milliseconds."""
+
+    checkpoint_interval: Annotated[int, Meta(ge=1)] = 100
+    request_timeout_ms: Annotated[int, Meta(ge=1)] = 2000
+    max_clock_skew_ms: Annotated[int, Meta(ge=1)] = 30_000
+
+
+class EpochRecord(Struct, frozen=True, array_like=True):
+    """One epoch of a cluster. The position in `members` is a member's number in its messages.
+
+    `start_index`, `start_hash` and `start_term` say where the epoch's log begins: 0, the
+    cluster id's digest and 0 in genesis. `leader` leads view 1.
+    """
+
+    cluster_id: Annotated[bytes, Meta(min_length=CLUSTER_ID_BYTES, max_length=CLUSTER_ID_BYTES)]
+    cluster: Name
+    namespace: Name
+    epoch: Count
+    protocol: Literal["pbft"]
+    trust: Trust
+    members: tuple[Member, ...]
+    clients: tuple[ClientIdentity, ...]
+    admin: PublicKey
+    parameters: Parameters
+    start_index: Count
+    start_hash: Hash
+    leader: Count
+
+    def hash(self) -> bytes:
+        """Names the record: 32 bytes over its canonical encoding."""
+        return digest("epoch-record", msgspec.msgpack.encode(self))
+
+    def primary(self, view: int) -> int:
+        """The member that leads `view` (views start at 1)."""
+        assert view >= 1, f"views start at 1, got {view}"
+        return (self.leader + view - 1) % len(self.members)
+
+    def member_named(self, name: str) -> int | None:
+        """The number of the member with this name, or None."""
+        return next((i for i, m in enumerate(self.members) if m.name == name), None)
+
+
+class SignedGenesis(Struct, frozen=True, array_like=True):
+    """Genesis with the admin's signature and the members' (by member number, b"" while missing)."""
+
+    record: EpochRecord
+    admin_sig: Signature
+    member_sigs: tuple[bytes, ...]
+
+
+class Identity(Struct, frozen=True):
+    """What a waiting replica shows of itself (JSON; bytes in base64).
+
+    `proof` is its signature over itself, `mac` ties it to the one-time token that its
+    creator gave it: HMAC-SHA256 over the same bytes.
+    """
+
+    name: str
+    identity: PublicKey
+    certificate: Hash
+    proof: Signature
+    mac: Hash
+
+    def claim(self) -> bytes:
+        """The bytes that proof and MAC cover."""
+        return unscoped("identity", self.name.encode() + self.identity + self.certificate)
+
+
+def start_hash(cluster_id: bytes) -> bytes:
+    """h(0) of a new cluster's chain."""
+    return digest("start", cluster_id)
+
+
+def genesis_signing_bytes(record: EpochRecord) -> bytes:
+    """What the admin and every member sign to start a cluster."""
+    return unscoped("genesis", record.hash())
+
+
+def scope_of(genesis: EpochRecord, record: EpochRecord) -> Scope:
+    """The scope of signatures made under `record` in the cluster that `genesis` began."""
+    return Scope(genesis.hash(), record.hash())
+
+
+def encode_record(record: EpochRecord) -> bytes:
+    """The canonical bytes of a record."""
+    return msgspec.msgpack.encode(record)
+
+
+def check_genesis(signed: SignedGenesis, verifier: Verifier) -> str | None:
+    """Why this genesis does not hold, in one sentence; None when it does.
+
+    Member signatures may still be missing; those present must verify.
+    """
+    record = signed.record
+    n = len(record.members)
+    message = genesis_signing_bytes(record)
+    if record.epoch != 0 or record.start_index != 0:
+        return "a genesis record is epoch 0 and starts at index 0"
+    if record.start_hash != start_hash(record.cluster_id):
+        return "the genesis record's start hash is not that of its cluster id"
+    if len({m.name for m in record.members}) != n or len({m.identity for m in record.members}) != n:
+        return "two members of the genesis record share a name or a key"
+    if n < 4 or (n - 1) % 3 or record.leader >= n:
+        return f"a genesis record needs 3f+1 members, at least 4; this one has {n}"
+    if not verifier.verify(record.admin, message, signed.admin_sig):
+        return "the admin's signature on the genesis record does not verify"
+    if len(signed.member_sigs) != n:
+        return f"the genesis has {len(signed.member_sigs)} signature places for {n} members"
+    for member, sig in zip(record.members, signed.member_sigs, strict=True):
+        if sig and not verifier.verify(member.identity, message, sig):
+            return f"the signature of member {member.name} on the genesis does not verify"
+    return None
+
+
+def is_complete(signed: SignedGenesis) -> bool:
+    """True when every member has signed."""
+    return all(signed.member_sigs)
