@@ -1,0 +1,174 @@
+"""Catch-up: a replica that lags fetches final entries and checks them by the hash chain.
+
+A final certificate, or a stable checkpoint, proves its entry and everything below it; so one
+certificate covers a whole run of entries, and it does not matter who sent them. Answers from
+liars fail the check and another peer is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from dwcp.wire.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Envelope,
+    batch_digest,
+    envelope_signing_bytes,
+)
+from dwcp.wire.peer import Certificate, Election, Entries, Entry, Fetch, Status
+from dwcp_replica.core import checkpoints, election_book, evidence
+from dwcp_replica.core.chain import Slot
+from dwcp_replica.core.state import Core
+
+ENTRIES_MAX: Final = 512
+ENTRIES_BYTES_MAX: Final = 4 * 1024 * 1024
+LINKS_MAX: Final = 16_384
+FETCH_AGAIN_MS: Final = 500
+
+
+def envelope_holds(core: Core, envelope: Envelope) -> bool:
+    """True when a known client signed the envelope and it is within the size limit."""
+    if envelope.client not in core.client_keys or len(envelope.body) > MAX_ENVELOPE_BYTES:
+        return False
+    signed = envelope_signing_bytes(core.membership.scope.genesis, envelope.body)
+    return core.membership.verifier.verify(envelope.client, signed, envelope.sig)
+
+
+def pursue(core: Core) -> None:
+    """Ask one peer that is further for what is missing; another one when no answer comes."""
+    starts = {m: start for m, s in core.peers.items() if (start := wanted_from(core, s))}
+    waited = core.fetch_since_ms
+    if not starts or (waited is not None and core.now_ms - waited < FETCH_AGAIN_MS):
+        return
+    core.fetch_from = min(starts, key=lambda m: (m <= core.fetch_from, m))
+    core.fetch_since_ms = core.now_ms
+    core.send(core.fetch_from, Fetch(core.record.epoch, starts[core.fetch_from]))
+
+
+def wanted_from(core: Core, status: Status) -> int | None:
+    """From where on a peer that stands there could help; None when it is not needed.
+
+    A small gap is closed by the votes that are on their way: only a stalled one needs fetching.
+    """
+    stalled = not core.active or core.now_ms - core.progress_ms >= FETCH_AGAIN_MS
+    if status.final > core.final and (stalled or status.final > core.log.last):
+        return core.final + 1
+    if core.low < status.stable <= core.final and stalled:
+        return status.stable
+    return None
+
+
+def on_fetch(core: Core, sender: int, message: Fetch) -> None:
+    """Serve final entries from my log, with the certificate that proves them.
+
+    A run that starts below the stable checkpoint ends at it or before: then its certificate is
+    a checkpoint, and the receiver needs no election certificates for what it covers.
+    """
+    if message.epoch != core.record.epoch:
+        return core.refuse(sender, message, "epoch")
+    if message.start > core.final:
+        return None
+    upto = core.low if message.start <= core.low else core.final
+    entries: list[Entry] = []
+    size = 0
+    for slot in core.log.slots(message.start - 1, min(upto, message.start - 1 + ENTRIES_MAX)):
+        size += len(slot.entry.body) + 256
+        if entries and size > ENTRIES_BYTES_MAX:
+            break
+        entries.append(slot.entry)
+    last = entries[-1].header.index
+    certificate = certificate_from(core, last)
+    if certificate is None:
+        return None
+    links = tuple(slot.header for slot in core.log.slots(last, certificate.header.index))
+    elections = elections_of(core, {e.header.term for e in entries if e.header.index > core.low})
+    core.send(sender, Entries(tuple(entries), links, certificate, elections))
+    return None
+
+
+def certificate_from(core: Core, index: int) -> Certificate | None:
+    """The lowest certificate that covers `index`: a stable checkpoint, or the newest final."""
+    interval = core.interval
+    first = index if index % interval == 0 else index + interval - index % interval
+    for at in range(first, core.low + 1, interval):
+        if at in core.checkpoints:
+            return core.checkpoints[at]
+    final = core.final_certificate
+    return final if final is not None and final.header.index >= index else None
+
+
+def elections_of(core: Core, terms: set[int]) -> tuple[Election, ...]:
+    """The certificates with which these terms of my log began, lowest first."""
+    found = [
+        election
+        for election, start in core.elections.values()
+        if election.view in terms and core.log.hash_at(start.index) == start.hash
+    ]
+    return tuple(sorted(found, key=lambda election: election.view))
+
+
+def on_entries(core: Core, sender: int, message: Entries) -> None:
+    """Check an answer from end to end, then take its entries as final."""
+    if sender != core.fetch_from or core.fetch_since_ms is None:
+        return core.refuse(sender, message, "not-asked")
+    core.fetch_since_ms = None
+    reason = chain_fault(core, message)
+    if reason is not None:
+        return core.refuse(sender, message, reason)
+    slots: list[Slot] = []
+    for entry in message.entries:
+        if core.log.hash_at(entry.header.index) != entry.header.hash():
+            try:
+                slots.append(Slot.of(entry))
+            except msgspec.DecodeError:
+                return core.refuse(sender, message, "body")
+    take(core, message, slots)
+    return None
+
+
+def chain_fault(core: Core, message: Entries) -> str | None:
+    """Why an answer proves nothing; None when every hash, digest and signature holds."""
+    if not message.entries or len(message.entries) > ENTRIES_MAX or len(message.links) > LINKS_MAX:
+        return "size"
+    certificate = message.certificate
+    if certificate.kind == "prepare" or not core.membership.certificate_holds(certificate):
+        return "certificate"
+    first = message.entries[0].header
+    if first.index > core.final + 1:
+        return "gap"
+    prev = core.log.hash_at(first.index - 1)
+    index = first.index
+    for header in (*(entry.header for entry in message.entries), *message.links):
+        if header.prev != prev or header.index != index:
+            return "link"
+        if not core.membership.header_holds(header):
+            return "header-signature"
+        prev, index = header.hash(), index + 1
+    if prev != certificate.header.hash():
+        return "certificate-entry"
+    if any(batch_digest(e.body) != e.header.batch for e in message.entries):
+        return "digest"
+    return None
+
+
+def take(core: Core, message: Entries, slots: list[Slot]) -> None:
+    """Replace what differs and make the run final as far as it goes."""
+    for election in message.elections:
+        election_book.keep(core, core.fetch_from, election)
+    for slot in slots:
+        evidence.check_header(core, slot.header)  # a leader that signed both is convicted
+    if slots:
+        core.replace_above(slots[0].header.index - 1, slots)
+        core.yield_to_log()
+    certificate = message.certificate
+    last = message.entries[-1].header.index
+    if last > core.final:
+        core.set_final(certificate, last)
+    if certificate.kind == "checkpoint":
+        checkpoints.set_stable(core, certificate)
+    waiting = core.checkpoint_waiting
+    if waiting is not None:
+        core.checkpoint_waiting = None
+        checkpoints.set_stable(core, waiting)

@@ -1,0 +1,116 @@
+"""Votes and what a quorum of them proves.
+
+A vote counts only when its signer is a member, its signature holds, and epoch, term, index and
+hash match (the hash binds the batch digest and everything below). Votes are kept by what they
+say, so that votes for different things never add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dwcp.wire.peer import Certificate, Header, VoteKind, VoteSig, vote_signing_bytes
+from dwcp.wire.records import EpochRecord
+from dwcp.wire.signing import Scope, Verifier
+from dwcp_replica.core.quorum import quorum
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who may vote in an epoch, and how their votes are checked."""
+
+    record: EpochRecord
+    scope: Scope
+    verifier: Verifier
+
+    @property
+    def n(self) -> int:
+        """The number of members."""
+        return len(self.record.members)
+
+    @property
+    def quorum(self) -> int:
+        """The votes that make a certificate."""
+        return quorum(self.n, self.record.trust)
+
+    def key(self, member: int) -> bytes | None:
+        """The identity key of a member number, or None for a stranger."""
+        members = self.record.members
+        return members[member].identity if 0 <= member < len(members) else None
+
+    def signed(self, member: int, message: bytes, sig: bytes) -> bool:
+        """True when `member` is one of us and signed `message`."""
+        key = self.key(member)
+        return key is not None and self.verifier.verify(key, message, sig)
+
+    def header_holds(self, header: Header) -> bool:
+        """True when the header is of this epoch and its term's leader signed it."""
+        if header.epoch != self.record.epoch:
+            return False
+        leader = self.record.primary(header.term)
+        return self.signed(leader, header.signing_bytes(self.scope), header.sig)
+
+    def certificate_holds(self, certificate: Certificate) -> bool:
+        """True when a quorum of distinct members voted, each signature verified."""
+        header = certificate.header
+        is_checkpoint = certificate.kind == "checkpoint"
+        if len(certificate.state) != (32 if is_checkpoint else 0):
+            return False
+        if not self.header_holds(header):
+            return False
+        message = vote_signing_bytes(self.scope, certificate.kind, header, certificate.state)
+        voters = [vote.member for vote in certificate.votes]
+        if len(set(voters)) != len(voters):
+            return False
+        if certificate.kind == "prepare":
+            # the leader's signature on the header is its vote
+            voters = [*voters, self.record.primary(header.term)]
+        if len(set(voters)) < self.quorum:
+            return False
+        return all(self.signed(vote.member, message, vote.sig) for vote in certificate.votes)
+
+
+@dataclass(slots=True)
+class VoteBook:
+    """Verified votes of one kind, by what they say: (index, hash, state) -> member -> signature.
+
+    Bounded: the caller takes only indexes inside its water marks, and one member has at most
+    one vote per index (the first; a second, different one changes nothing).
+    """
+
+    kind: VoteKind
+    votes: dict[int, dict[int, tuple[bytes, bytes, bytes]]] = field(default_factory=dict)
+
+    def add(self, index: int, member: int, said: tuple[bytes, bytes], sig: bytes) -> bool:
+        """Keep a verified vote; False when this member has voted at this index before."""
+        at_index = self.votes.setdefault(index, {})
+        if member in at_index:
+            return False
+        at_index[member] = (*said, sig)
+        return True
+
+    def matching(self, index: int, said: tuple[bytes, bytes]) -> list[VoteSig]:
+        """The votes at `index` that say exactly this, by member."""
+        at_index = self.votes.get(index, {})
+        return [
+            VoteSig(member=member, sig=sig)
+            for member, (hash_, state, sig) in sorted(at_index.items())
+            if (hash_, state) == said
+        ]
+
+    def said(self, index: int) -> Iterator[tuple[bytes, bytes]]:
+        """The different things said at `index`, in a fixed order."""
+        yield from sorted({(h, state) for h, state, _ in self.votes.get(index, {}).values()})
+
+    def forget_upto(self, index: int) -> None:
+        """Drop votes at or below `index`."""
+        for old in [i for i in self.votes if i <= index]:
+            del self.votes[old]
+
+    def clear(self) -> None:
+        """Drop everything: another term has begun."""
+        self.votes.clear()
+
+    def __len__(self) -> int:
+        return sum(len(at_index) for at_index in self.votes.values())

@@ -1,0 +1,225 @@
+"""What goes into the core and what comes out of it.
+
+The core is stepped with events and returns a `Ready`: the shell makes `persist` durable,
+in order, and only then sends, applies and reports. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from msgspec import Struct
+
+from dwcp.wire.envelope import Envelope
+from dwcp.wire.peer import (
+    Certificate,
+    Election,
+    Entry,
+    Equivocation,
+    PeerMessage,
+    View,
+    ViewChange,
+)
+from dwcp.wire.signing import Hash
+
+EVERYONE = -1
+"""The address of a message to every other member."""
+
+
+class ViewChangeReason(StrEnum):
+    """Why a replica asked for a new view; a metric label."""
+
+    TIMEOUT = "timeout"
+    SILENT = "silent"
+    EQUIVOCATION = "equivocation"
+    JOINED = "joined"
+    RESTARTED = "restarted"
+    HANDOVER = "handover"
+    READMIT = "readmit"
+
+
+# --- durable records: what a replica must find again after a crash -------------------------
+
+
+class EntryRecord(Struct, frozen=True, array_like=True, tag="entry"):
+    """An entry accepted at its index: replaces whatever stood there and everything above."""
+
+    entry: Entry
+
+
+class CertificateRecord(Struct, frozen=True, array_like=True, tag="certificate"):
+    """The highest CC, a final certificate, or a stable checkpoint."""
+
+    certificate: Certificate
+
+
+class BranchRecord(Struct, frozen=True, array_like=True, tag="branch"):
+    """The headers and bodies of the highest CC's chain that a new view is about to replace."""
+
+    entries: tuple[Entry, ...]
+
+
+class ViewChangeRecord(Struct, frozen=True, array_like=True, tag="view-change"):
+    """My own view change: after it nothing below its view is signed, and it is resent as it is."""
+
+    change: ViewChange
+
+
+class ElectionRecord(Struct, frozen=True, array_like=True, tag="election"):
+    """An election certificate that I verified."""
+
+    election: Election
+
+
+class EnteredRecord(Struct, frozen=True, array_like=True, tag="entered"):
+    """I take part in the view of this election certificate; its first entry follows."""
+
+    view: View
+    election: Hash
+
+
+class EvidenceRecord(Struct, frozen=True, array_like=True, tag="evidence"):
+    """A proof against a member."""
+
+    evidence: Equivocation
+
+
+Record = (
+    EntryRecord
+    | CertificateRecord
+    | BranchRecord
+    | ViewChangeRecord
+    | ElectionRecord
+    | EnteredRecord
+    | EvidenceRecord
+)
+
+# --- events that tests and operators listen to --------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ViewChangeStarted:
+    """This replica asked for `view`."""
+
+    view: int
+    reason: ViewChangeReason
+
+
+@dataclass(frozen=True, slots=True)
+class ViewEntered:
+    """This replica takes part in `view`, led by `primary`."""
+
+    view: int
+    primary: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStable:
+    """A quorum agrees on the state after `index`."""
+
+    index: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceFound:
+    """`member` is proven to have lied."""
+
+    member: int
+    kind: str
+    evidence: Equivocation
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRefused:
+    """A message from `sender` was dropped and changed nothing; `reason` is an enumerated word."""
+
+    sender: int
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateDiverged:
+    """This replica's state digest differs from a stable checkpoint: it must stop."""
+
+    index: int
+    mine: bytes
+    stable: bytes
+
+
+Event = (
+    ViewChangeStarted
+    | ViewEntered
+    | CheckpointStable
+    | EvidenceFound
+    | MessageRefused
+    | StateDiverged
+)
+
+
+# --- outputs ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A message to one member, or to EVERYONE else."""
+
+    to: int
+    message: PeerMessage
+
+
+@dataclass(slots=True)
+class Ready:
+    """What the shell must do, in field order: persist (and wait), then the rest."""
+
+    persist: list[Record] = field(default_factory=list)
+    send: list[Outbound] = field(default_factory=list)
+    apply: list[Entry] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.persist or self.send or self.apply or self.events)
+
+
+# --- inputs ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time: `now_ms` never goes back and starts anywhere; `wall_ms` is Unix time."""
+
+    now_ms: int
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A decoded message over the authenticated connection of member `sender`."""
+
+    sender: int
+    message: PeerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """An envelope straight from a client, its signature and client already checked."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The state machine has executed up to `index`; `state` is its digest at a checkpoint."""
+
+    index: int
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """This replica is about to stop: give up the primary role."""
+
+
+Input = Tick | Received | Submit | Applied | HandOver

@@ -1,0 +1,143 @@
+"""Making the log the start of a new view: the bodies it needs, checked before they count.
+
+`recover` works on headers. A liar can show a header whose body nobody has, or whose body no
+client signed; an honest replica never held such an entry. So a start is adopted only with every
+body in hand and valid, and a VIEW-CHANGE that shows anything else is left out by the new primary
+and refused by everyone in a NEW-VIEW (validity: only what a client signed is executed).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from dwcp.wire.envelope import batch_digest, decode_batch
+from dwcp.wire.peer import Bodies, Entry, FetchBodies, Header
+from dwcp_replica.core.chain import Branch, Slot
+from dwcp_replica.core.pbft import normal
+from dwcp_replica.core.state import EARLY_MAX, Core
+
+BODIES_BYTES_MAX = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The log is the start now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Entries that must come first: bodies of these headers, or the log below the base."""
+
+    headers: tuple[Header, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Worthless:
+    """The chain holds an entry that no honest replica could have held."""
+
+    header: Header
+
+
+Outcome = Adopted | Lacking | Worthless
+
+
+def adopt(core: Core, branch: Branch, view: int) -> Outcome:
+    """Make `branch` my log, or say what stands against it. Halts on a lost final.
+
+    A log that catch-up has brought beyond the start, with entries of the view itself, stays.
+    """
+    following = core.log.slot(branch.tip.index + 1)
+    if following is not None and following.header.term == view:
+        if following.header.prev == branch.tip.hash:
+            return Adopted()
+        return Worthless(following.header)  # its primary began the view twice
+    if not branch.contains(core.log.point(core.final)):
+        core.halted = f"a new view's start does not extend what is final here at {core.final}"
+        return Lacking(())
+    if core.log.hash_at(branch.base.index) != branch.base.hash:
+        return Lacking(())  # catch-up brings what lies below the checkpoint
+    slots: list[Slot] = []
+    missing: list[Header] = []
+    stamp_ms = 0
+    for header, hash_ in zip(branch.headers, branch.hashes, strict=True):
+        held = core.log.slot(header.index)
+        if held is not None and held.hash == hash_:
+            stamp_ms = held.stamp_ms
+            continue
+        body = body_of(core, header)
+        if body is None:
+            missing.append(header)
+            continue
+        slot = checked(core, Entry(header, body), stamp_ms)
+        if slot is None:
+            return Worthless(header)
+        stamp_ms = slot.stamp_ms
+        slots.append(slot)
+    if missing:
+        return Lacking(tuple(missing))
+    core.replace_above(slots[0].header.index - 1 if slots else branch.tip.index, slots)
+    assert core.log.tip.hash == branch.tip.hash, "the log is not the new view's start"
+    return Adopted()
+
+
+def checked(core: Core, entry: Entry, stamp_ms: int) -> Slot | None:
+    """The entry ready for the log; None when its body is not one that a replica accepts."""
+    try:
+        batch = decode_batch(entry.body)
+    except msgspec.DecodeError:
+        return None
+    # the first entry of a view is empty, so that an empty batch is as good as a signed one
+    if batch.stamp_ms < stamp_ms or (batch.envelopes and normal.check_envelopes(core, batch)):
+        return None
+    return Slot.decoded(entry, batch)
+
+
+def body_of(core: Core, header: Header) -> bytes | None:
+    """A body that I hold somewhere: kept from a replaced tail, fetched, or of my CC's branch."""
+    if header.batch in core.bodies:
+        return core.bodies[header.batch]
+    for slot in (*core.cc_branch, *core.log.slots(core.final)):
+        if slot.header.batch == header.batch:
+            return slot.entry.body
+    return None
+
+
+def ask_bodies(core: Core, to: int, headers: tuple[Header, ...]) -> None:
+    """Ask for bodies: one member, or everyone when `to` is myself."""
+    if not headers:
+        return
+    batches = tuple(header.batch for header in headers)
+    core.bodies_wanted.update(batches)
+    if to == core.me:
+        core.broadcast(FetchBodies(batches))
+    else:
+        core.send(to, FetchBodies(batches))
+
+
+def on_fetch_bodies(core: Core, sender: int, message: FetchBodies) -> None:
+    """Give bodies that I hold, as many as fit one frame."""
+    held = {slot.header.batch: slot.entry.body for slot in core.log.slots(core.low)}
+    held.update({slot.header.batch: slot.entry.body for slot in core.cc_branch})
+    found: list[bytes] = []
+    size = 0
+    for batch in message.batches[:EARLY_MAX]:
+        body = held.get(batch) or core.bodies.get(batch)
+        if body is not None and size + len(body) <= BODIES_BYTES_MAX:
+            found.append(body)
+            size += len(body)
+    if found:
+        core.send(sender, Bodies(tuple(found)))
+
+
+def take_bodies(core: Core, sender: int, message: Bodies) -> None:
+    """Keep bodies that were asked for, known by their digest."""
+    for body in message.bodies:
+        batch = batch_digest(body)
+        if batch in core.bodies_wanted:
+            core.bodies_wanted.discard(batch)
+            core.bodies[batch] = body
+        else:
+            core.refuse(sender, message, "not-asked")
+    core.trim_bodies()

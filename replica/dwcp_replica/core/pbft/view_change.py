@@ -1,0 +1,351 @@
+"""View change and new view. Castro and Liskov 1999, section 4.4; the start by epochs.md, recover.
+
+A replica that gives a view up writes down, signs and sends what it holds: a VIEW-CHANGE. After
+that it signs nothing below the view it asks for. A quorum of VIEW-CHANGEs for one view is its
+election certificate, and everybody computes the same start from it, so the new primary has no
+choice to abuse. Its first entry is empty: when that is final, so is all that the view inherited.
+
+    active in v --timeout, proof, primary resigns, f+1 ask--> asks for v' > v
+    asks for v' --q VIEW-CHANGEs for v' (its primary: NEW-VIEW)--> active in v'
+    asks for v' --timer, started once q ask for v' or more--> asks for v'+1
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dwcp.wire.envelope import Batch, batch_digest, decode_batch
+from dwcp.wire.peer import (
+    Bodies,
+    Election,
+    Elections,
+    Entry,
+    Forward,
+    Header,
+    NewView,
+    ViewChange,
+)
+from dwcp_replica.core import election_book, evidence
+from dwcp_replica.core.chain import Branch, Slot
+from dwcp_replica.core.effects import (
+    EnteredRecord,
+    ViewChangeReason,
+    ViewChangeRecord,
+    ViewChangeStarted,
+    ViewEntered,
+)
+from dwcp_replica.core.elections import (
+    InvalidError,
+    MissingElectionsError,
+    refs_for,
+    start_of,
+    statement,
+)
+from dwcp_replica.core.pbft import adoption, normal
+from dwcp_replica.core.recover import UnsafeStartError
+from dwcp_replica.core.state import Core
+
+FORWARD_MAX = 256
+"""Waiting requests that a backup passes to a new primary at once."""
+
+
+def start(core: Core, view: int, reason: ViewChangeReason) -> None:
+    """Give the present view up and ask for `view`."""
+    if core.mute is not None or core.halted is not None:
+        return
+    assert view > core.view, f"views only go up: {core.view} -> {view}"
+    core.view = view
+    core.active = False
+    core.new_view_wanted = None
+    core.leading = None
+    core.worthless.clear()
+    core.change_timer_ms = None
+    core.view_since_ms = core.now_ms
+    if reason in (ViewChangeReason.TIMEOUT, ViewChangeReason.SILENT):
+        core.attempts += 1
+    core.prepares.clear()
+    core.commits.clear()
+    core.ahead.clear()
+    core.my_change = my_change(core)
+    core.changes[core.me] = core.my_change
+    core.persist(ViewChangeRecord(core.my_change))
+    core.broadcast(core.my_change)
+    core.emit(ViewChangeStarted(view, reason))
+    weigh(core)
+
+
+def next_view(core: Core) -> int:
+    """The next view whose primary is not proven to have lied."""
+    view = core.view + 1
+    for _ in range(core.n - 1):
+        if core.record.primary(view) not in core.evidence:
+            return view
+        view += 1
+    return core.view + 1
+
+
+def my_change(core: Core) -> ViewChange:
+    """What I hold, signed: never made anew for the same view, always resent as it is."""
+    low = core.low
+    log = tuple(slot.header for slot in core.log.slots(low))
+    cc = core.cc if core.cc is not None and core.cc.header.index > low else None
+    branch: tuple[Header, ...] = ()
+    if cc is not None and core.log.hash_at(cc.header.index) != cc.header.hash():
+        branch = tuple(slot.header for slot in core.cc_branch if slot.header.index > low)
+    base_term = core.stable_point.term if core.stable_point else 0
+    refs = {
+        *refs_for(log, core.elections, base_term),
+        *refs_for(branch, core.elections, base_term),
+    }
+    change = ViewChange(
+        epoch=core.record.epoch,
+        view=core.view,
+        checkpoint=core.stable,
+        log=log,
+        cc=cc,
+        branch=branch,
+        elections=tuple(sorted(refs, key=lambda ref: (ref.term, ref.digest))),
+        member=core.me,
+        sig=bytes(64),
+    )
+    sig = core.sign(change.signing_bytes(core.membership.scope))
+    return msgspec.structs.replace(change, sig=sig)
+
+
+def on_view_change(core: Core, sender: int, message: ViewChange) -> None:
+    """Check what another replica states, keep its latest, and see what follows."""
+    if message.view < core.view or (message.view == core.view and core.active):
+        return  # its next status shows where it stands, and it is sent the NEW-VIEW
+    held = core.changes.get(message.member)
+    if held is not None and held.view >= message.view:
+        return
+    try:
+        statement(core.membership, message, core.elections)
+    except InvalidError as invalid:
+        core.refuse(sender, message, str(invalid))
+        return
+    except MissingElectionsError as missing:
+        core.stuck_changes[message.member] = message
+        election_book.ask(core, sender, missing.digests)
+        return
+    core.stuck_changes.pop(message.member, None)
+    core.changes[message.member] = message
+    resigned = core.active and message.member == core.primary
+    if resigned and message.view <= core.view + core.n:
+        note_resignation(core)
+        start(core, message.view, ViewChangeReason.JOINED)
+        return
+    weigh(core)
+
+
+def note_resignation(core: Core) -> None:
+    """A primary gave its view up by itself: the next such wish is granted more slowly."""
+    core.resignations += 1
+    core.resigned_ms = core.now_ms
+    core.doubted_since_ms = None
+
+
+def weigh(core: Core) -> None:
+    """Join, start the timer, or lead, as the held VIEW-CHANGEs allow."""
+    wanted = sorted(
+        (c.view for m, c in core.changes.items() if m != core.me and c.view > core.view),
+        reverse=True,
+    )
+    if len(wanted) > core.f:
+        start(core, wanted[core.f], ViewChangeReason.JOINED)
+        return
+    if core.active:
+        return
+    # a VIEW-CHANGE for a view counts for every lower one
+    asking = [c for c in core.changes.values() if c.view >= core.view]
+    if len(asking) >= core.q and core.change_timer_ms is None:
+        core.change_timer_ms = core.now_ms
+    if core.primary == core.me and core.leading is None:
+        ready = [c for c in asking if c.view == core.view]
+        if len(ready) >= core.q:
+            elect(core, ready)
+
+
+def elect(core: Core, changes: list[ViewChange]) -> None:
+    """As the new primary: form the election certificate and lead from where it says."""
+    usable = sorted(
+        (c for c in changes if c.member not in core.worthless), key=lambda c: c.member != core.me
+    )
+    if len(usable) < core.q or usable[0].member != core.me or core.mute is not None:
+        return
+    chosen = sorted(usable[: core.q], key=lambda c: c.member)
+    core.leading = Election(core.record.epoch, core.view, tuple(chosen))
+    core.leading_since_ms = core.now_ms
+    lead(core)
+
+
+def lead(core: Core) -> None:
+    """Start my view as soon as I hold every body of the chain it starts from."""
+    election = core.leading
+    overtaken = core.log.tip.term >= core.view  # catch-up brought entries of my view or later
+    if election is None or election.view != core.view or core.active or overtaken:
+        core.leading = None
+        return
+    branch = verified_start(core, core.me, election)
+    if branch is None:
+        return
+    match adoption.adopt(core, branch, core.view):
+        case adoption.Worthless(header):
+            leave_out(core, header)
+        case adoption.Lacking(headers):
+            adoption.ask_bodies(core, core.me, headers)
+            if headers and core.now_ms - core.leading_since_ms > core.timeout_ms() // 2:
+                leave_out(core, headers[0])  # who honestly showed it would have answered
+        case adoption.Adopted():
+            core.leading = None
+            stamp_ms = max(core.log.stamp_ms, core.wall_ms)
+            first = normal.sign_entry(core, Batch(stamp_ms, ()))
+            enter(core, NewView(election, first), Slot.of(first))
+
+
+def leave_out(core: Core, header: Header) -> None:
+    """Go on without the VIEW-CHANGEs that show an entry which does not exist."""
+    for member, change in core.changes.items():
+        if member != core.me and (header in change.log or header in change.branch):
+            core.worthless.add(member)
+            core.refuse(member, change, "worthless-entry")
+    core.leading = None
+    weigh(core)
+
+
+def verified_start(core: Core, sender: int, election: Election) -> Branch | None:
+    """The start an election fixes, with the certificate kept; None when it does not hold (yet)."""
+    try:
+        branch = start_of(core.membership, election, core.elections)
+    except MissingElectionsError as missing:
+        election_book.ask(core, sender, missing.digests)
+        return None
+    except InvalidError as invalid:
+        core.refuse(sender, election, str(invalid))
+        core.new_view_wanted = None
+        return None
+    except UnsafeStartError as unsafe:
+        core.halted = str(unsafe)
+        return None
+    election_book.remember(core, election, branch.tip)
+    return branch
+
+
+def on_new_view(core: Core, sender: int, message: NewView) -> None:
+    """Check a new view in full, fetch what it needs, and enter it."""
+    view, header = message.election.view, message.first.header
+    if view < max(core.view, core.log.tip.term) or core.halted is not None:
+        return
+    if core.record.primary(view) == core.me:
+        return  # what I lead, I began myself
+    if header.term != view or not core.membership.header_holds(header):
+        core.refuse(sender, message, "header-signature")
+        return
+    if view == core.view and core.active:
+        evidence.check_header(core, header)
+        return
+    core.new_view_wanted = message
+    core.new_view_sender = sender
+    take_new_view(core)
+
+
+def take_new_view(core: Core) -> None:
+    """Enter the view that is waiting, if all that it needs is here now."""
+    message, sender = core.new_view_wanted, core.new_view_sender
+    if message is None:
+        return
+    branch = verified_start(core, sender, message.election)
+    if branch is None:
+        return
+    slot_or_reason = first_entry(core, branch, message.first)
+    if evidence.check_header(core, message.first.header):
+        core.new_view_wanted = None
+        return
+    if isinstance(slot_or_reason, str):
+        core.new_view_wanted = None
+        core.refuse(sender, message, slot_or_reason)
+        return
+    match adoption.adopt(core, branch, message.election.view):
+        case adoption.Worthless():
+            core.new_view_wanted = None
+            core.refuse(sender, message, "worthless-entry")
+        case adoption.Lacking(headers):
+            adoption.ask_bodies(core, sender, headers)
+        case adoption.Adopted():
+            core.new_view_wanted = None
+            enter(core, message, slot_or_reason)
+
+
+def first_entry(core: Core, branch: Branch, first: Entry) -> Slot | str:
+    """The new view's first entry, ready for the log, or why it does not hold."""
+    header, tip = first.header, branch.tip
+    if (header.index, header.prev) != (tip.index + 1, tip.hash):
+        return "start"
+    if batch_digest(first.body) != header.batch:
+        return "digest"
+    try:
+        batch = decode_batch(first.body)
+    except msgspec.DecodeError:
+        return "body"
+    if batch.envelopes:
+        return "not-empty"
+    # it may come late, so that only a stamp from the future is checked
+    if batch.stamp_ms > core.wall_ms + core.record.parameters.max_clock_skew_ms:
+        return "skew"
+    return Slot.decoded(first, batch)
+
+
+def enter(core: Core, message: NewView, first: Slot) -> None:
+    """Take part in a view whose start is my log; its first entry is appended here."""
+    view = message.election.view
+    core.view = view
+    core.active = True
+    core.view_since_ms = core.progress_ms = core.now_ms
+    core.change_timer_ms = None
+    core.new_view = message
+    core.new_view_wanted = None
+    core.leading = None
+    core.worthless.clear()
+    core.view_start = first.header.index
+    core.prepared = core.final
+    core.prepares.clear()
+    core.commits.clear()
+    core.ahead.clear()
+    core.changes = {m: c for m, c in core.changes.items() if c.view > view}
+    core.persist(EnteredRecord(view, message.election.digest()))
+    if core.log.hash_at(core.view_start) != first.hash:
+        core.append(first.entry, first)
+    core.heard_ms[core.primary] = core.now_ms
+    core.emit(ViewEntered(view, core.primary))
+    if core.primary == core.me:
+        core.broadcast(message)
+    else:
+        if core.mute is None:
+            core.broadcast(core.vote_prepare(first.header))
+        forward_waiting(core)
+    normal.settle(core)
+
+
+def forward_waiting(core: Core) -> None:
+    """Pass the requests that wait here to the primary."""
+    waiting = core.pool.waiting(FORWARD_MAX)
+    if waiting and core.active and core.primary != core.me:
+        core.send(core.primary, Forward(tuple(waiting)))
+
+
+# --- fetching what statements refer to --------------------------------------------------------
+
+
+def on_elections(core: Core, sender: int, message: Elections) -> None:
+    """Take certificates that I asked for, and retry what waited for them."""
+    election_book.on_elections(core, sender, message)
+    for member in sorted(core.stuck_changes):
+        on_view_change(core, sender, core.stuck_changes[member])
+    take_new_view(core)
+
+
+def on_bodies(core: Core, sender: int, message: Bodies) -> None:
+    """Take bodies that I asked for and go on with the view that needs them."""
+    adoption.take_bodies(core, sender, message)
+    lead(core)
+    take_new_view(core)

@@ -1,0 +1,115 @@
+"""After a crash: the engine's state from its durable records, and how it takes up work again.
+
+Only what was made durable is known. A replica goes on in the view that it had entered, or goes
+on asking for the one it had asked for; but it never goes on leading a view in which it had
+proposed (epochs.md, Restart), since it can not know what it had been about to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dwcp.wire.peer import Certificate, NewView
+from dwcp_replica.core import evidence
+from dwcp_replica.core.chain import Slot
+from dwcp_replica.core.effects import (
+    BranchRecord,
+    CertificateRecord,
+    ElectionRecord,
+    EnteredRecord,
+    EntryRecord,
+    EvidenceFound,
+    EvidenceRecord,
+    Ready,
+    Record,
+    ViewChangeReason,
+    ViewChangeRecord,
+)
+from dwcp_replica.core.elections import start_of
+from dwcp_replica.core.pbft import view_change
+from dwcp_replica.core.state import Core
+
+
+def replay(core: Core, records: Iterable[Record]) -> None:
+    """Bring the engine to where its records left it; emits only what must be executed again."""
+    entered = 1
+    finals: list[Certificate] = []
+    for record in records:
+        match record:
+            case EntryRecord(entry):
+                core.log.truncate(entry.header.index - 1)
+                core.log.append(Slot.of(entry))
+            case CertificateRecord(certificate):
+                replay_certificate(core, certificate, finals)
+            case BranchRecord(entries):
+                core.cc_branch = tuple(Slot.of(entry) for entry in entries)
+            case ViewChangeRecord(change):
+                core.my_change = change
+            case ElectionRecord(election):
+                branch = start_of(core.membership, election, core.elections)
+                core.elections[election.digest()] = (election, branch.tip)
+            case EnteredRecord(view, digest):
+                entered = view
+                core.entered_election, start = core.elections[digest]
+                core.view_start = start.index + 1
+            case EvidenceRecord(proof):
+                liar = core.record.primary(proof.first.term)
+                core.evidence[liar] = EvidenceFound(liar, evidence.EQUIVOCATION, proof)
+    resume_view(core, entered)
+    resume_log(core, finals)
+    core.out = Ready(apply=core.out.apply)
+
+
+def replay_certificate(core: Core, certificate: Certificate, finals: list[Certificate]) -> None:
+    """Take a certificate in the order in which it was written."""
+    header = certificate.header
+    if certificate.kind == "prepare":
+        core.cc = certificate
+        core.cc_branch = ()
+        return
+    finals.append(certificate)
+    if certificate.kind == "checkpoint":
+        core.stable = certificate
+        core.checkpoints[header.index] = certificate
+
+
+def resume_view(core: Core, entered: int) -> None:
+    """The view that I had entered, or the later one that I had asked for."""
+    core.view = entered
+    if core.my_change is not None and core.my_change.view > entered:
+        core.view = core.my_change.view
+        core.active = False
+        core.changes[core.me] = core.my_change
+    elif entered > 1 and core.entered_election is not None:
+        first = core.log.slot(core.view_start)
+        if first is not None and first.header.term == entered:
+            core.new_view = NewView(core.entered_election, first.entry)
+        else:
+            core.active = False  # the crash came between the certificate and the first entry
+    core.yield_to_log()
+
+
+def resume_log(core: Core, finals: list[Certificate]) -> None:
+    """What is known to be final is executed again, in order."""
+    for slot in core.log.slots(core.log.base.index):
+        core.pool.proposed(slot.requests)
+    for certificate in finals:
+        header = certificate.header
+        if header.index > core.final and core.log.hash_at(header.index) == header.hash():
+            core.set_final(certificate)
+    core.unsaved_final = None
+    core.prepared = core.final
+    cc = core.cc
+    if cc is not None and core.log.hash_at(cc.header.index) == cc.header.hash():
+        core.prepared = max(core.prepared, cc.header.index if cc.header.term == core.view else 0)
+    core.final_at_heartbeat = core.final
+
+
+def begin(core: Core) -> None:
+    """The first tick: start every clock now, and give up a view that I had led."""
+    core.view_since_ms = core.progress_ms = core.now_ms
+    core.heard_ms = dict.fromkeys(range(core.n), core.now_ms)
+    core.heartbeat_ms = core.now_ms
+    led_before = core.primary == core.me and core.log.tip.term == core.view
+    if led_before and core.active and core.mute is None:
+        view_change.start(core, core.view + 1, ViewChangeReason.RESTARTED)

@@ -1,0 +1,279 @@
+"""A member's volume: who it is, its keys, its genesis and the place of its log.
+
+Identity is the key on the volume. It is made here at the first start and never leaves. The
+volume is a member's memory too: a key without the memory of what it signed is dangerous, so a
+directory with a part missing is refused, not mended; the member is replaced under a new name.
+
+Files: LOCK (locked while a process runs, with its pid), refusals (a line for each process that
+was refused meanwhile), identity.key, tls.key, tls.crt, member.json (written last: its presence
+says that the first start was finished), wal/, genesis.msgpack.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from dwcp.identity import KEY_FILE_MODE, Ed25519Signer, KeyFileError
+from dwcp.wire.records import SignedGenesis
+from dwcp_replica.durable import tls
+from dwcp_replica.durable.faults import (
+    DirectoryLocked,
+    DiskFailure,
+    ForeignDirectory,
+    GenesisConflict,
+    LostIdentity,
+    MissingDirectory,
+)
+from dwcp_replica.durable.files import replace_file, sync_directory, write_all
+
+_LOCK: Final = "LOCK"
+_REFUSALS: Final = "refusals"
+_MEMBER: Final = "member.json"
+_GENESIS: Final = "genesis.msgpack"
+_WAL: Final = "wal"
+_KEYS: Final = ("identity.key", "tls.key", "tls.crt")
+_BEFORE_MEMBER: Final = frozenset({_LOCK, _REFUSALS, _WAL, *_KEYS, "lost+found"})
+"""What may stand in a directory whose first start was not finished."""
+_REPLACE: Final = "replace this member under a new name, with an empty directory"
+
+
+class MemberFile(Struct, frozen=True):
+    """member.json: whose volume this is; keys as hex digits."""
+
+    format: Literal[1]
+    cluster: str
+    name: str
+    identity: str
+    certificate: str
+
+
+class DataDirectory:
+    """An open, locked data directory; `close` unlocks it, and so does the process's end."""
+
+    def __init__(self, path: Path, lock_fd: int, name: str, cluster: str) -> None:
+        self.path = path
+        self.name = name
+        self.cluster = cluster
+        self._lock_fd = lock_fd
+        self._signer, self._fingerprint = _open_member(path, name, cluster)
+        self._genesis = _load_genesis(path / _GENESIS)
+        if self._genesis is None and any(self.wal_path.iterdir()):
+            raise LostIdentity(f"{path} has a log but has lost {_GENESIS}: {_REPLACE}")
+
+    @classmethod
+    def open(cls, path: Path, *, name: str, cluster: str) -> DataDirectory:
+        """Lock the directory of member `name` of `cluster`; make its keys at the first start.
+
+        Raises MissingDirectory, DirectoryLocked, ForeignDirectory, LostIdentity, and DiskFailure
+        when the disk can not be read or written.
+        """
+        if not path.is_dir():
+            raise MissingDirectory(
+                f"there is no directory {path}: mount the member's volume there, or make an "
+                "empty directory for a new member"
+            )
+        try:
+            _check_ours(path)
+            lock_fd = _lock(path)
+            try:
+                return cls(path, lock_fd, name, cluster)
+            except BaseException:
+                os.close(lock_fd)
+                raise
+        except OSError as error:
+            raise DiskFailure(f"can not use the data directory {path}: {error}") from error
+
+    def close(self) -> None:
+        """Unlock the directory."""
+        os.close(self._lock_fd)
+
+    @property
+    def signer(self) -> Ed25519Signer:
+        """The member's identity key."""
+        return self._signer
+
+    @property
+    def certificate_fingerprint(self) -> bytes:
+        """SHA-256 of the TLS certificate's DER: 32 bytes."""
+        return self._fingerprint
+
+    @property
+    def tls_key_path(self) -> Path:
+        """The TLS private key, PEM."""
+        return self.path / "tls.key"
+
+    @property
+    def tls_certificate_path(self) -> Path:
+        """The TLS certificate, PEM."""
+        return self.path / "tls.crt"
+
+    @property
+    def wal_path(self) -> Path:
+        """The directory of the write-ahead log."""
+        return self.path / _WAL
+
+    @property
+    def genesis(self) -> SignedGenesis | None:
+        """The genesis stored here; its signatures are for the caller to check."""
+        return self._genesis
+
+    def store_genesis(self, signed: SignedGenesis) -> SignedGenesis:
+        """Store the genesis durably and return what is stored now.
+
+        Signatures of the same record are joined, and one that is stored is never replaced.
+        Raises GenesisConflict for another record, DiskFailure when it can not be written.
+        """
+        merged = signed if self._genesis is None else _merge(self._genesis, signed)
+        if merged != self._genesis:
+            try:
+                replace_file(self.path / _GENESIS, msgspec.msgpack.encode(merged))
+            except OSError as error:
+                raise DiskFailure(f"can not store the genesis in {self.path}: {error}") from error
+            self._genesis = merged
+        return merged
+
+    def refusals(self) -> int:
+        """How many processes were refused the directory since it was opened."""
+        try:
+            return (self.path / _REFUSALS).read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse a directory that holds something else, before writing into it."""
+    if (path / _MEMBER).exists():
+        return
+    names = {entry.name.removesuffix(".tmp") for entry in path.iterdir()}
+    if foreign := sorted(names - _BEFORE_MEMBER - {_MEMBER}):
+        raise ForeignDirectory(
+            f"{path} holds {foreign[0]!r} but no {_MEMBER}, so it is not a member's directory: "
+            f"name the right one, or an empty one for a new member"
+        )
+
+
+def _lock(path: Path) -> int:
+    """Take the lock and note our pid in it; a refusal is noted for the process that runs."""
+    fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(fd, 32, 0).strip()
+        os.close(fd)
+        _note_refusal(path)
+        raise DirectoryLocked(str(path), int(text) if text.isdigit() else None) from None
+    os.ftruncate(fd, 0)
+    write_all(fd, b"%d\n" % os.getpid())
+    (path / _REFUSALS).unlink(missing_ok=True)
+    return fd
+
+
+def _note_refusal(path: Path) -> None:
+    fd = os.open(path / _REFUSALS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        write_all(fd, b"%d\n" % os.getpid())
+    finally:
+        os.close(fd)
+
+
+def _open_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, bytes]:
+    """The member's key and certificate fingerprint, made now if this is its first start."""
+    if not (path / _MEMBER).exists():
+        return _make_member(path, name, cluster)
+    member = _read_member(path / _MEMBER)
+    if (member.name, member.cluster) != (name, cluster):
+        raise ForeignDirectory(
+            f"{path} belongs to member {member.name} of cluster {member.cluster}, not to {name} "
+            f"of {cluster}: mount that member's own volume"
+        )
+    for file in _KEYS:
+        if not (path / file).exists():
+            raise LostIdentity(f"{path} has lost {file}: {_REPLACE}")
+    if not (path / _WAL).is_dir():
+        raise LostIdentity(f"{path} has lost its log, {_WAL}/: {_REPLACE}")
+    signer, fingerprint = _read_keys(path)
+    if (signer.public_key.hex(), fingerprint.hex()) != (member.identity, member.certificate):
+        raise LostIdentity(f"the keys in {path} are not those that {_MEMBER} names: {_REPLACE}")
+    return signer, fingerprint
+
+
+def _make_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, bytes]:
+    """Make what a member needs, or finish making it; member.json comes last.
+
+    Keys of an unfinished first start are used: nobody has seen them, and none is overwritten.
+    """
+    key_path = path / "identity.key"
+    if not key_path.exists():
+        temporary = key_path.with_name("identity.key.tmp")
+        temporary.unlink(missing_ok=True)
+        Ed25519Signer.generate().save(temporary)
+        temporary.rename(key_path)
+    if not (path / "tls.key").exists():
+        replace_file(path / "tls.key", tls.make_key_pem(), mode=KEY_FILE_MODE)
+    if not (path / "tls.crt").exists():
+        pem = tls.make_certificate_pem((path / "tls.key").read_bytes(), name)
+        replace_file(path / "tls.crt", pem)
+    (path / _WAL).mkdir(exist_ok=True)
+    sync_directory(path)
+    signer, fingerprint = _read_keys(path)
+    member = MemberFile(
+        format=1,
+        cluster=cluster,
+        name=name,
+        identity=signer.public_key.hex(),
+        certificate=fingerprint.hex(),
+    )
+    replace_file(path / _MEMBER, msgspec.json.encode(member) + b"\n")
+    return signer, fingerprint
+
+
+def _read_member(path: Path) -> MemberFile:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=MemberFile)
+    except msgspec.DecodeError as error:
+        raise ForeignDirectory(
+            f"{path} is damaged or of another program ({error}): {_REPLACE}"
+        ) from error
+
+
+def _read_keys(path: Path) -> tuple[Ed25519Signer, bytes]:
+    try:
+        signer = Ed25519Signer.load(path / "identity.key")
+        key = (path / "tls.key").read_bytes()
+        certificate = (path / "tls.crt").read_bytes()
+        if not tls.is_pair(key, certificate):
+            raise LostIdentity(f"tls.key and tls.crt in {path} are not a pair: {_REPLACE}")
+        return signer, tls.certificate_fingerprint(certificate)
+    except (KeyFileError, ValueError) as error:
+        raise LostIdentity(f"a key file in {path} is damaged ({error}): {_REPLACE}") from error
+
+
+def _load_genesis(path: Path) -> SignedGenesis | None:
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=SignedGenesis)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise ForeignDirectory(f"{path} is damaged ({error}): {_REPLACE}") from error
+
+
+def _merge(stored: SignedGenesis, signed: SignedGenesis) -> SignedGenesis:
+    if stored.record != signed.record:
+        raise GenesisConflict(
+            f"another genesis is stored here already ({stored.record.hash().hex()[:16]}, offered "
+            f"{signed.record.hash().hex()[:16]}): a member belongs to one cluster for ever"
+        )
+    if len(signed.member_sigs) != len(stored.member_sigs):
+        raise GenesisConflict("the genesis offered has another number of signature places")
+    return msgspec.structs.replace(
+        stored,
+        member_sigs=tuple(
+            old or new for old, new in zip(stored.member_sigs, signed.member_sigs, strict=True)
+        ),
+    )

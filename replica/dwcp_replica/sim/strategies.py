@@ -1,0 +1,116 @@
+"""How a member lies, for tests and demonstrations: hooks around an honest engine.
+
+An outbound hook sees what the engine wants to send and says what is sent instead; a reply hook
+does the same for answers to clients, before they are signed. Nothing here can forge another
+member's signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from dwcp.wire.envelope import Reply, batch_digest, decode_batch, decode_results
+from dwcp.wire.operations import RangeResponse, Result
+from dwcp.wire.peer import Entry, PrePrepare
+from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.signing import Signer
+from dwcp_replica.core.effects import EVERYONE, Outbound
+
+OutboundHook = Callable[[list[Outbound]], list[Outbound]]
+ReplyHook = Callable[[Reply], Reply]
+Hooks = tuple[OutboundHook, ReplyHook]
+
+
+def honest(outbound: list[Outbound]) -> list[Outbound]:
+    """Change nothing."""
+    return outbound
+
+
+def honest_reply(reply: Reply) -> Reply:
+    """Change nothing."""
+    return reply
+
+
+def silent(_outbound: list[Outbound]) -> list[Outbound]:
+    """Send nothing at all."""
+    return []
+
+
+def wrong_reply(reply: Reply) -> Reply:
+    """Claim another result: values changed, revision one too high."""
+    results = tuple(falsified(result) for result in decode_results(reply.results))
+    return msgspec.structs.replace(
+        reply, revision=reply.revision + 1, results=msgspec.msgpack.encode(results)
+    )
+
+
+def falsified(result: Result) -> Result:
+    """A read that returns what was never written."""
+    if isinstance(result, RangeResponse):
+        kvs = tuple(msgspec.structs.replace(kv, value=kv.value + b"!") for kv in result.kvs)
+        return RangeResponse(kvs=kvs, more=result.more, count=result.count)
+    return result
+
+
+class Equivocator:
+    """As primary, propose one entry to half of the members and another to the rest."""
+
+    def __init__(self, genesis: EpochRecord, me: int, signer: Signer) -> None:
+        self._scope = scope_of(genesis, genesis)
+        self._others = [m for m in range(len(genesis.members)) if m != me]
+        self._signer = signer
+
+    def __call__(self, outbound: list[Outbound]) -> list[Outbound]:
+        """Split every broadcast proposal in two."""
+        sent: list[Outbound] = []
+        for out in outbound:
+            if out.to == EVERYONE and isinstance(out.message, PrePrepare):
+                other = PrePrepare(self.variant(out.message.entry))
+                half = len(self._others) // 2
+                sent += [Outbound(m, out.message) for m in self._others[half:]]
+                sent += [Outbound(m, other) for m in self._others[:half]]
+            else:
+                sent.append(out)
+        return sent
+
+    def variant(self, entry: Entry) -> Entry:
+        """The same place in the chain with another batch, signed as well."""
+        batch = decode_batch(entry.body)
+        body = msgspec.msgpack.encode(msgspec.structs.replace(batch, stamp_ms=batch.stamp_ms + 1))
+        unsigned = msgspec.structs.replace(entry.header, batch=batch_digest(body))
+        sig = self._signer.sign(unsigned.signing_bytes(self._scope))
+        return Entry(msgspec.structs.replace(unsigned, sig=sig), body)
+
+
+def _lie(genesis: EpochRecord, me: int, signer: Signer) -> Hooks:
+    return Equivocator(genesis, me, signer), wrong_reply
+
+
+def _equivocate(genesis: EpochRecord, me: int, signer: Signer) -> Hooks:
+    return Equivocator(genesis, me, signer), honest_reply
+
+
+def _wrong_replies(_genesis: EpochRecord, _me: int, _signer: Signer) -> Hooks:
+    return honest, wrong_reply
+
+
+def _silent(_genesis: EpochRecord, _me: int, _signer: Signer) -> Hooks:
+    return silent, honest_reply
+
+
+STRATEGIES: Final[Mapping[str, Callable[[EpochRecord, int, Signer], Hooks]]] = {
+    "lie": _lie,
+    "equivocate": _equivocate,
+    "wrong-replies": _wrong_replies,
+    "silent": _silent,
+}
+
+
+def strategy_hooks(name: str, genesis: EpochRecord, me: int, signer: Signer) -> Hooks:
+    """The hooks of a strategy by its name. Raises ValueError naming the known ones."""
+    if name not in STRATEGIES:
+        raise ValueError(f"no strategy {name!r}: use one of {', '.join(sorted(STRATEGIES))}")
+    return STRATEGIES[name](genesis, me, signer)

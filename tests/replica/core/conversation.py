@@ -1,0 +1,319 @@
+"""A cluster of engines whose messages are delivered by hand, and whose talk can be read.
+
+Everything persisted is durable at once; nothing moves until the test says so. Used by unit
+tests and by the traces in tests/traces (command, `----`, what each replica did).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from dwcp.wire.envelope import Envelope, EnvelopeBody, decode_batch, envelope_signing_bytes
+from dwcp.wire.operations import PutRequest
+from dwcp.wire.peer import (
+    CheckpointVote,
+    Commit,
+    Entries,
+    Equivocation,
+    Fetch,
+    Forward,
+    Header,
+    NewView,
+    PeerMessage,
+    Prepare,
+    PrePrepare,
+    Status,
+    ViewChange,
+)
+from dwcp.wire.records import ClientIdentity, EpochRecord, Member, Parameters, start_hash
+from dwcp.wire.signing import digest
+from dwcp_replica.core.effects import (
+    EVERYONE,
+    Applied,
+    HandOver,
+    Input,
+    Ready,
+    Received,
+    Record,
+    Submit,
+    Tick,
+)
+from dwcp_replica.core.replica import Replica
+from dwcp_replica.sim.crypto import HashSigner, HashVerifier
+
+WALL_MS = 1_700_000_000_000
+
+
+class Conversation:
+    """n engines, the messages between them, and what each has executed."""
+
+    def __init__(self, n: int = 4, interval: int = 100, timeout_ms: int = 400) -> None:
+        self.n = n
+        self.now_ms = 1000
+        self.verifier = HashVerifier()
+        self.signers = [HashSigner(digest("member", bytes([i]))) for i in range(n)]
+        self.client = HashSigner(digest("client"))
+        for signer in (*self.signers, self.client):
+            self.verifier.know(signer)
+        self.genesis = genesis(self.signers, self.client.public_key, interval, timeout_ms)
+        self.records: list[list[Record]] = [[] for _ in range(n)]
+        self.executed: list[list[tuple[int, bytes]]] = [[] for _ in range(n)]
+        self.inbox: list[tuple[int, int, PeerMessage]] = []
+        self.cut: set[tuple[int, int]] = set()
+        self.down: set[int] = set()
+        self.said: list[str] = []
+        self.sequence = 0
+        self.replicas = [self._engine(i) for i in range(n)]
+        for i in range(n):
+            self._act(i, Tick(self.now_ms, WALL_MS + self.now_ms))
+        self.said.clear()
+
+    def _engine(self, me: int) -> Replica:
+        return Replica(
+            genesis=self.genesis,
+            me=me,
+            signer=self.signers[me],
+            verifier=self.verifier,
+            records=self.records[me],
+        )
+
+    # --- what a test does ------------------------------------------------------------------------
+
+    def envelope(self, key: str, value: str, client: HashSigner | None = None) -> Envelope:
+        """A signed envelope with one put."""
+        client = client or self.client
+        self.sequence += 1
+        body = msgspec.msgpack.encode(
+            EnvelopeBody(1, self.sequence, 0, (PutRequest(key.encode(), value.encode()),))
+        )
+        sig = client.sign(envelope_signing_bytes(self.genesis.hash(), body))
+        return Envelope(client.public_key, body, sig)
+
+    def submit(self, member: int, key: str, value: str) -> Envelope:
+        """A client hands an envelope to one member."""
+        envelope = self.envelope(key, value)
+        self._act(member, Submit(envelope))
+        return envelope
+
+    def receive(self, member: int, sender: int, message: PeerMessage) -> None:
+        """Hand a message to a member, as if `sender` had sent it."""
+        self._act(member, Received(sender, message))
+
+    def deliver(self) -> None:
+        """Deliver messages in order, and those they cause, until none is left."""
+        for _ in range(100):
+            if not self.inbox:
+                return
+            self.deliver_once()
+        raise AssertionError("still talking after 100 rounds")
+
+    def deliver_once(self) -> None:
+        """Deliver what is on its way; what that causes waits."""
+        for source, target, message in self.step():
+            if (source, target) not in self.cut and not self.down & {source, target}:
+                self.receive(target, source, message)
+
+    def step(self) -> list[tuple[int, int, PeerMessage]]:
+        """Take what is on its way, without delivering it."""
+        arrived, self.inbox = self.inbox, []
+        return arrived
+
+    def wait(self, ms: int) -> None:
+        """Let time pass for everyone, in steps of 50 ms, delivering as it goes."""
+        for _ in range(0, ms, 50):
+            self.now_ms += 50
+            for i in range(self.n):
+                if i not in self.down:
+                    self._act(i, Tick(self.now_ms, WALL_MS + self.now_ms))
+            self.deliver()
+
+    def crash(self, member: int) -> None:
+        """Stop a member; its disk stays."""
+        self.down.add(member)
+
+    def restart(self, member: int) -> None:
+        """Start a member again from its disk."""
+        self.down.discard(member)
+        self.executed[member].clear()
+        self.replicas[member] = self._engine(member)
+        self._act(member, Tick(self.now_ms, WALL_MS + self.now_ms))
+
+    def hand_over(self, member: int) -> None:
+        """Ask a member to give the primary role up."""
+        self._act(member, HandOver())
+
+    def isolate(self, member: int) -> None:
+        """Cut a member off from all others."""
+        for other in range(self.n):
+            self.cut |= {(member, other), (other, member)}
+
+    def values(self, member: int) -> list[bytes]:
+        """The values that a member has executed, in order."""
+        return [value for _, value in self.executed[member]]
+
+    def say_status(self) -> None:
+        """Where everyone stands."""
+        for i, replica in enumerate(self.replicas):
+            s = replica.standing()
+            state = "active" if s.active else "changing"
+            executed = [value.decode() for value in self.values(i)]
+            self.said.append(
+                f"{i}: v{s.view} {state} last {s.last} final {s.final} stable {s.stable} "
+                f"executed {executed}"
+            )
+
+    # --- effects ---------------------------------------------------------------------------------
+
+    def _act(self, me: int, event: Input) -> None:
+        ready = self.replicas[me].step(event)
+        self._say(me, ready)
+        self.records[me] += ready.persist
+        for out in ready.send:
+            targets = range(self.n) if out.to == EVERYONE else (out.to,)
+            self.inbox += [(me, target, out.message) for target in targets if target != me]
+        for entry in ready.apply:
+            for envelope in decode_batch(entry.body).envelopes:
+                body = msgspec.msgpack.decode(envelope.body, type=EnvelopeBody)
+                for op in body.operations:
+                    assert isinstance(op, PutRequest)
+                    self.executed[me].append((entry.header.index, op.value))
+            index = entry.header.index
+            due = index % self.genesis.parameters.checkpoint_interval == 0
+            self._act(me, Applied(index, self.state(me) if due else None))
+
+    def state(self, me: int) -> bytes:
+        """The digest of what a member has executed."""
+        return digest("state", repr(self.executed[me]).encode())
+
+    def _say(self, me: int, ready: Ready) -> None:
+        for record in ready.persist:
+            self.said.append(f"{me}: persist {describe_record(record)}")
+        for out in ready.send:
+            if not isinstance(out.message, Status):
+                to = "all" if out.to == EVERYONE else str(out.to)
+                self.said.append(f"{me}: -> {to} {describe(out.message)}")
+        for entry in ready.apply:
+            self.said.append(f"{me}: execute {describe_header(entry.header)}")
+        self.said += [f"{me}: {describe_event(event)}" for event in ready.events]
+
+
+def genesis(
+    signers: list[HashSigner], client: bytes, interval: int, timeout_ms: int
+) -> EpochRecord:
+    cluster_id = bytes(16)
+    return EpochRecord(
+        cluster_id=cluster_id,
+        cluster="talk",
+        namespace="default",
+        epoch=0,
+        protocol="pbft",
+        trust="Byzantine",
+        members=tuple(
+            Member(f"talk-{i}", s.public_key, s.public_key, f"talk-{i}:1", f"http://talk-{i}:2")
+            for i, s in enumerate(signers)
+        ),
+        clients=(ClientIdentity("client", client),),
+        admin=bytes(32),
+        parameters=Parameters(checkpoint_interval=interval, request_timeout_ms=timeout_ms),
+        start_index=0,
+        start_hash=start_hash(cluster_id),
+        leader=0,
+    )
+
+
+def describe_header(header: Header) -> str:
+    return f"v{header.term} i{header.index} {header.hash().hex()[:4]}"
+
+
+def describe(message: PeerMessage) -> str:
+    name = type(message).__name__
+    match message:
+        case PrePrepare(entry):
+            return f"{name} {describe_header(entry.header)}"
+        case Prepare(header) | Commit(header) | CheckpointVote(header):
+            return f"{name} {describe_header(header)}"
+        case ViewChange():
+            cc = describe_header(message.cc.header) if message.cc else "none"
+            return f"{name} v{message.view} log {len(message.log)} cc {cc}"
+        case NewView(election, first):
+            by = ",".join(str(change.member) for change in election.changes)
+            return f"{name} by {by} first {describe_header(first.header)}"
+        case Forward(envelopes):
+            return f"{name} {len(envelopes)}"
+        case Fetch(_, start):
+            return f"{name} from i{start}"
+        case Entries(entries, _, certificate):
+            return f"{name} {len(entries)} to {certificate.kind} {certificate.header.index}"
+        case Equivocation(first, second):
+            return f"{name} {describe_header(first)} / {describe_header(second)}"
+    return name
+
+
+def describe_record(record: Record) -> str:
+    name = type(record).__name__.removesuffix("Record")
+    entry = getattr(record, "entry", None)
+    if entry is not None:
+        return f"{name} {describe_header(entry.header)}"
+    certificate = getattr(record, "certificate", None)
+    if certificate is not None:
+        return f"{name} {certificate.kind} {describe_header(certificate.header)}"
+    view = getattr(getattr(record, "change", record), "view", None)
+    return f"{name} v{view}" if view is not None else name
+
+
+def describe_event(event: object) -> str:
+    name = type(event).__name__
+    fields = {f: getattr(event, f) for f in event.__slots__ if f not in {"evidence", "state"}}  # type: ignore[attr-defined]
+    said = " ".join(f"{key}={value}" for key, value in fields.items())
+    return f"{name} {said}"
+
+
+def replay(text: str) -> str:
+    """Run the commands of a trace and return it with what really happened."""
+    talk = Conversation()
+    blocks: list[str] = []
+    for block in text.strip().split("\n\n"):
+        lines = block.split("\n")
+        at = lines.index("----") if "----" in lines else len(lines)
+        commands = lines[:at]
+        talk.said.clear()
+        for command in commands:
+            if not command.startswith("#"):
+                talk = run(talk, command)
+        blocks.append("\n".join([*commands, "----", *(talk.said or ["ok"])]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def run(talk: Conversation, command: str) -> Conversation:
+    """One command of a trace."""
+    name, *words = shlex.split(command)
+    options = dict(_options(words))
+    plain = [word for word in words if "=" not in word]
+    if name == "cluster":
+        return Conversation(**{key: int(value) for key, value in options.items()})
+    if name == "submit":
+        for key, value in options.items():
+            talk.submit(int(plain[0]), key, value)
+        return talk
+    actions: dict[str, Callable[..., None]] = {
+        "deliver": talk.deliver,
+        "wait": talk.wait,
+        "isolate": talk.isolate,
+        "heal": talk.cut.clear,
+        "crash": talk.crash,
+        "restart": talk.restart,
+        "hand-over": talk.hand_over,
+        "status": talk.say_status,
+    }
+    actions[name](*map(int, plain))
+    return talk
+
+
+def _options(words: list[str]) -> Iterator[tuple[str, str]]:
+    for word in words:
+        if "=" in word:
+            key, value = word.split("=", 1)
+            yield key, value

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dwcp.identity import Ed25519Signer
+from dwcp.wire.envelope import Batch, Envelope, EnvelopeBody
+from dwcp.wire.operations import (
+    CloseSession,
+    DeleteRangeRequest,
+    Failure,
+    OpenSession,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+)
+from dwcp_replica.store import RefusalReason, Store, StoreLimits
+from dwcp_replica.store.digest import StateDigest
+from replica.store.driver import (
+    ALICE,
+    BOB,
+    GENESIS,
+    NOW_MS,
+    Driver,
+    envelope,
+    open_envelope,
+    results_of,
+    seal,
+)
+
+PUT = PutRequest(b"k", b"v")
+OPEN = OpenSession(bytes(16), NOW_MS)
+DEEP = b"\x95\x01\x01\x00\x90" + b"\x91" * 100_000 + b"\xc0"
+
+
+def from_scratch(store: Store) -> bytes:
+    tree = StateDigest()
+    for identifier, record in store.records():
+        tree.update(identifier, record)
+    return tree.root()
+
+
+def scenario(driver: Driver) -> None:
+    """A little of everything that changes state."""
+    alice, bob = driver.open(), driver.open(BOB)
+    for i in range(1, 90):
+        driver.one(
+            envelope(alice, i, PutRequest(b"k%d" % (i % 7), b"v%d" % i), acked=max(0, i - 5))
+        )
+    driver.apply(
+        envelope(bob, 2, RangeRequest(b"\0", b"\0"), signer=BOB),
+        envelope(bob, 1, DeleteRangeRequest(b"k1", b"k3", prev_kv=True), signer=BOB),
+        envelope(bob, 1, PUT, signer=BOB),
+    )
+    driver.stamp_ms += 1000
+    driver.one(envelope(bob, 3, CloseSession(), signer=BOB))
+
+
+GOLDEN = "588f8d03d897f07a8eed89a466b3209ae13719ae106466b316746d4ce41a1c22"
+
+
+def test_golden_digest() -> None:
+    """The digest of a fixed history: the same on every platform, version and hash seed.
+
+    It changes only with the state's format, and then no old replica agrees with a new one.
+    """
+    driver = Driver()
+    scenario(driver)
+    assert driver.store.digest().hex() == GOLDEN
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4242"])
+def test_digest_does_not_depend_on_the_hash_seed(seed: str) -> None:
+    code = (
+        "from replica.store.test_store import scenario; from replica.store.driver import Driver\n"
+        "d = Driver(); scenario(d); print(d.store.digest().hex())"
+    )
+    path = os.pathsep.join(p for p in sys.path if p)
+    env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == GOLDEN
+
+
+def test_digest_sees_every_byte_of_every_record() -> None:
+    driver = Driver()
+    scenario(driver)
+    records = dict(driver.store.records())
+    assert {name[0] for name in records} == {"version", "session", "reply", "store"}
+    tree = StateDigest()
+    for identifier, record in records.items():
+        tree.update(identifier, record)
+    right = tree.root()
+    assert right == driver.store.digest()
+    for identifier, record in records.items():
+        for position in {0, len(record) // 2, len(record) - 1}:
+            wrong = bytearray(record)
+            wrong[position] ^= 0x40
+            tree.update(identifier, bytes(wrong))
+            assert tree.root() != right
+        tree.update(identifier, record)
+
+
+def test_records_that_go_leave_the_digest() -> None:
+    """Acknowledged replies, closed and expired sessions: each known to the digest before."""
+    driver = Driver()
+    alice, bob = driver.open(), driver.open(BOB)
+
+    def assert_digest() -> None:
+        assert driver.store.digest() == from_scratch(driver.store)
+
+    for sequence in range(1, 6):
+        driver.one(envelope(alice, sequence, PUT))
+        driver.one(envelope(bob, sequence, PUT, signer=BOB))
+    assert_digest()
+    driver.one(envelope(alice, 6, PUT, acked=4))
+    assert_digest()
+    driver.one(envelope(bob, 6, CloseSession(), signer=BOB))
+    assert_digest()
+    driver.stamp_ms += 11 * 60_000
+    driver.apply()
+    assert_digest()
+    driver.stamp_ms += 60 * 60_000
+    driver.apply()
+    assert_digest()
+    assert {name[0] for name, _ in driver.store.records()} == {"version", "store"}
+
+
+OPERATIONS = st.one_of(
+    st.builds(PutRequest, key=st.sampled_from([b"a", b"b", b"c"]), value=st.binary(max_size=2)),
+    st.builds(RangeRequest, key=st.just(b"a"), range_end=st.just(b"\0")),
+    st.builds(
+        DeleteRangeRequest,
+        key=st.sampled_from([b"a", b"b"]),
+        range_end=st.sampled_from([b"", b"c"]),
+    ),
+    st.just(CloseSession()),
+)
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("open"), st.integers(1, 4), st.integers(-700_000, 700_000)),
+        st.tuples(
+            st.just("run"),
+            st.integers(1, 4),
+            st.integers(0, 6),
+            st.integers(0, 5),
+            st.lists(OPERATIONS, max_size=3),
+        ),
+        st.tuples(st.just("wait"), st.integers(0, 2_000_000)),
+        st.tuples(st.just("digest")),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(EVENTS)
+def test_incremental_digest_equals_from_scratch_and_replay(
+    events: list[tuple[object, ...]],
+) -> None:
+    """Whenever it is asked, the digest is that of all records, and of a replay asked once."""
+    driver, replay = Driver(), Store(GENESIS)
+    for event in events:
+        match event:
+            case ("open", int(nonce), int(off_ms)):
+                item = open_envelope(nonce, driver.stamp_ms + off_ms)
+            case ("run", int(session), int(sequence), int(acked), list(operations)):
+                item = envelope(session, sequence, *operations, acked=acked)
+            case ("wait", int(wait_ms)):
+                driver.stamp_ms += wait_ms
+                continue
+            case _:
+                assert driver.store.digest() == from_scratch(driver.store)
+                continue
+        outcome = driver.apply(item)
+        batch = Batch(driver.stamp_ms, (item,))
+        assert replay.apply(replay.applied_index + 1, batch) == outcome
+    assert driver.store.digest() == from_scratch(driver.store) == replay.digest()
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        (seal(b""), 3),
+        (seal(b"\xc1"), 3),
+        (seal(DEEP), 3),
+        (seal(b"\x94\x00\x00\x00\xdd\xff\xff\xff\xff"), 3),
+        (seal(msgspec.msgpack.encode((1, 1, 0, ((*("put", b"k"), b"v"),)))), 3),
+        (seal(msgspec.msgpack.encode(EnvelopeBody(1, 1, 0, (PUT,))) + b"\x00"), 3),
+        (seal(bytes(1_572_865)), 3),
+        (envelope(1, 1, *([PUT] * 4097)), 3),
+        (envelope(1, 0, PUT), 3),
+        (envelope(1, 1, PUT, acked=1), 3),
+        (envelope(1, 1, OPEN), 3),
+        (envelope(1, 1, PUT, OPEN), 3),
+        (envelope(0, 0, OPEN, PUT), 3),
+        (envelope(0, 0, OPEN, OPEN), 3),
+        (envelope(0, 1, OPEN), 3),
+        (envelope(0, 0, OPEN, acked=1), 3),
+        (envelope(0, 0, PUT), 3),
+        (envelope(0, 0), 3),
+        (envelope(1, 1, CloseSession(), PUT), 3),
+        (envelope(1, 1, PUT, signer=Ed25519Signer(b"x" * 32)), 7),
+    ],
+)
+def test_bad_envelopes_fail_alike_everywhere_and_change_nothing(item: Envelope, code: int) -> None:
+    driver = Driver()
+    driver.open()
+    before = [pair for pair in driver.store.records() if pair[0] != ("store",)]
+    outcome = driver.one(item)
+    (result,) = results_of(outcome)
+    assert isinstance(result, Failure)
+    assert result.code == code
+    assert outcome.request == item.digest()
+    assert [pair for pair in driver.store.records() if pair[0] != ("store",)] == before
+
+
+@given(st.binary(max_size=60))
+def test_no_body_makes_apply_raise(body: bytes) -> None:
+    (result,) = results_of(Driver().one(seal(body)))
+    assert isinstance(result, Failure)
+
+
+def test_check_refuses_what_apply_refuses_before_it_is_proposed() -> None:
+    store = Driver().store
+    bad = envelope(1, 0, PUT)
+    refusal = store.check(bad, EnvelopeBody(1, 0, 0, (PUT,)))
+    assert refusal is not None
+    assert refusal.reason is RefusalReason.MALFORMED
+    good = EnvelopeBody(1, 1, 0, (PUT,))
+    assert store.check(envelope(1, 1, PUT), good) is None
+    stranger = envelope(1, 1, PUT, signer=Ed25519Signer(b"x" * 32))
+    refusal = store.check(stranger, good)
+    assert refusal is not None
+    assert refusal.reason is RefusalReason.UNKNOWN_CLIENT
+
+
+def test_operations_are_independent_and_in_order() -> None:
+    driver = Driver()
+    item = envelope(driver.open(), 1, PUT, PutRequest(b""), PUT, RangeRequest(b"k"))
+    outcome = driver.one(item)
+    put, failed, again, read = results_of(outcome)
+    assert put == again == PutResponse()
+    assert isinstance(failed, Failure)
+    assert read.kvs[0].version == 2  # type: ignore[union-attr]
+    assert (outcome.revision, outcome.index) == (3, 2)
+
+
+def test_answers_of_one_envelope_share_a_bound() -> None:
+    driver = Driver(StoreLimits(answer_bytes=2500))
+    session = driver.open()
+    driver.one(envelope(session, 1, PutRequest(b"k", bytes(1000))))
+    first, second, third = results_of(driver.one(envelope(session, 2, *[RangeRequest(b"k")] * 3)))
+    assert first == second
+    assert isinstance(third, Failure)
+    assert third.code == 8
+
+
+def test_entries_apply_in_order_only() -> None:
+    store = Store(GENESIS)
+    store.apply(1, Batch(1, ()))
+    with pytest.raises(AssertionError, match="entry 3 after 1"):
+        store.apply(3, Batch(1, ()))
+
+
+def test_lookup_is_unsure_of_what_is_new() -> None:
+    driver = Driver()
+    assert driver.lookup(open_envelope(1)) is None
+    session = driver.open()
+    assert driver.lookup(envelope(session, 1, PUT)) is None
+    assert ALICE.public_key != BOB.public_key
