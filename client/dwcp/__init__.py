@@ -1,0 +1,89 @@
+"""DWCP: small, precious state kept alive across machines that may be slow, crashed or hostile.
+
+    async with dwcp.Client.from_directory(".dwcp") as client:
+        await client.put("colour", "blue")
+
+Names are loaded when they are first used, so that the command line and the replicas, which
+need only a part of this package, start quickly.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dwcp.client import Client, prefix_end
+    from dwcp.errors import (
+        BadCluster,
+        BrokenAnswer,
+        Busy,
+        ClientClosed,
+        ClientFailed,
+        DWCPError,
+        Indeterminate,
+        NotEnoughReplies,
+        NotExecuted,
+        Refused,
+        TimedOut,
+    )
+    from dwcp.identity import Ed25519Signer
+    from dwcp.results import DeleteResult, ExecuteResult, Header, PutResult, RangeResult
+    from dwcp.sync import SyncClient
+    from dwcp.waiting import Limits
+    from dwcp.wire.operations import (
+        DeleteRangeRequest,
+        Failure,
+        KeyValue,
+        PutRequest,
+        RangeRequest,
+    )
+    from dwcp.wire.records import EpochRecord, SignedGenesis
+
+__all__ = [
+    "BadCluster",
+    "BrokenAnswer",
+    "Busy",
+    "Client",
+    "ClientClosed",
+    "ClientFailed",
+    "DWCPError",
+    "DeleteRangeRequest",
+    "DeleteResult",
+    "Ed25519Signer",
+    "EpochRecord",
+    "ExecuteResult",
+    "Failure",
+    "Header",
+    "Indeterminate",
+    "KeyValue",
+    "Limits",
+    "NotEnoughReplies",
+    "NotExecuted",
+    "PutRequest",
+    "PutResult",
+    "RangeRequest",
+    "RangeResult",
+    "Refused",
+    "SignedGenesis",
+    "SyncClient",
+    "TimedOut",
+    "prefix_end",
+]
+
+_HOMES = (
+    "dwcp.errors",
+    "dwcp.results",
+    "dwcp.wire.operations",
+    "dwcp.wire.records",
+    "dwcp.identity",
+    "dwcp.waiting",
+    "dwcp.client",
+    "dwcp.sync",
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in map(_import_module, _HOMES):
+            if hasattr(home, name):
+                return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,16 @@
+"""The `dwcp` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the command line; also as `kubectl dwcp`."""
+    if not __debug__:
+        sys.exit("dwcp does not run under `python -O`: its invariants are asserts")
+    from dwcp.cli.group import dwcp
+
+    plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    dwcp.main(prog_name="kubectl dwcp" if plugin else "dwcp")

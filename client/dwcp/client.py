@@ -1,0 +1,433 @@
+"""The verifying client: believes what f+1 replicas signed alike, and names those that lie.
+
+    async with Client.from_directory(Path(".dwcp")) as client:
+        await client.put("colour", "blue")
+        print(await client.get("colour"))
+
+`Client` joins three things: `SessionCore` (what to send, what is true), one `Connection` per
+replica, and the event loop's clock. It belongs to one event loop; any number of tasks
+there may share it. `dwcp.sync.SyncClient` is the same for programs without a loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from dwcp import errors
+from dwcp.connection import Connection, client_hello
+from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
+from dwcp.matching import ReplicaMessage
+from dwcp.outcomes import Answered, Broken, Declined, TicketOutcome, Unknown
+from dwcp.results import DeleteResult, ExecuteResult, Header, PutResult, RangeResult
+from dwcp.session import Output, SessionCore
+from dwcp.waiting import Limits
+from dwcp.wire.envelope import Envelope
+from dwcp.wire.operations import (
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    Failure,
+    KeyValue,
+    Operation,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    RangeResponse,
+)
+from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
+
+DEADLINE_MS: Final = 30_000
+CONNECT_S_MAX: Final = 10.0
+CLOSE_S_MAX: Final = 2.0
+CLIENT_KEY_FILE: Final = "client.key"
+GENESIS_FILE: Final = "genesis.msgpack"
+
+_log = logging.getLogger("dwcp")
+_Response = TypeVar("_Response", PutResponse, RangeResponse, DeleteRangeResponse)
+
+
+class Client:
+    """A connection to a whole cluster. Make one with `connect` or `from_directory`."""
+
+    def __init__(
+        self,
+        genesis: EpochRecord,
+        key: Ed25519Signer,
+        *,
+        deadline_ms: int = DEADLINE_MS,
+        limits: Limits | None = None,
+    ) -> None:
+        if all(c.key != key.public_key for c in genesis.clients):
+            raise errors.BadCluster(
+                f"the key {key.public_key.hex()[:12]}... is no client of cluster "
+                f"{genesis.cluster}: use the client.key that was made with the cluster"
+            )
+        self._genesis = genesis
+        self._deadline_ms = deadline_ms
+        self._core = SessionCore(genesis, key, Ed25519Verifier(), limits)
+        genesis_hash = genesis.hash()
+        self._connections = tuple(
+            Connection(
+                member=number,
+                url=member.client,
+                answer=lambda hello: client_hello(genesis_hash, key, hello),
+                on_change=self._on_change,
+                on_message=self._on_message,
+            )
+            for number, member in enumerate(genesis.members)
+        )
+        self._futures: dict[int, asyncio.Future[Answered]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._http: aiohttp.ClientSession | None = None
+        self._failure: BaseException | None = None
+        self._wake = asyncio.Event()
+
+    @classmethod
+    def connect(
+        cls,
+        genesis: SignedGenesis | EpochRecord,
+        key: Ed25519Signer,
+        *,
+        deadline_ms: int = DEADLINE_MS,
+        limits: Limits | None = None,
+    ) -> Self:
+        """A client of the cluster that `genesis` names, to be used in `async with`.
+
+        A SignedGenesis is checked; a bare EpochRecord is trusted as it stands.
+        Raises BadCluster.
+        """
+        if isinstance(genesis, SignedGenesis):
+            genesis = _checked(genesis)
+        return cls(genesis, key, deadline_ms=deadline_ms, limits=limits)
+
+    @classmethod
+    def from_directory(
+        cls, data_dir: Path | str, *, deadline_ms: int = DEADLINE_MS, limits: Limits | None = None
+    ) -> Self:
+        """A client of the local cluster in `data_dir`, with its client key. Raises BadCluster."""
+        directory = Path(data_dir)
+        try:
+            data = (directory / GENESIS_FILE).read_bytes()
+            key = Ed25519Signer.load(directory / CLIENT_KEY_FILE)
+            genesis = msgspec.msgpack.decode(data, type=SignedGenesis)
+        except (FileNotFoundError, NotADirectoryError):
+            raise errors.BadCluster(
+                f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "
+                "or name the right directory"
+            ) from None
+        except (msgspec.DecodeError, KeyFileError, OSError) as error:
+            raise errors.BadCluster(
+                f"the cluster in {directory} can not be read: {error}"
+            ) from None
+        return cls.connect(genesis, key, deadline_ms=deadline_ms, limits=limits)
+
+    # --- life ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._tasks:
+            raise errors.ClientClosed("a client is used once: make a new one")
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX)
+        self._http = aiohttp.ClientSession(timeout=timeout)
+        self._start(self._drive(), "dwcp-session")
+        for connection in self._connections:
+            self._start(connection.run(self._http), f"dwcp-member-{connection.member}")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session and all connections; operations still waiting end with an error."""
+        if self._http is None:
+            return
+        for ticket in list(self._futures):
+            self._fail(
+                ticket, errors.ClientClosed("the client was closed while this was under way")
+            )
+        try:
+            if self._failure is None:
+                self._core.close()
+                self._obey(self._core.poll(self._now_ms()))
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await asyncio.gather(*(c.drain() for c in self._connections))
+        except TimeoutError:
+            _log.debug("the session was not closed in time: the replicas will expire it")
+        finally:
+            http, self._http = self._http, None
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+            await http.close()
+
+    # --- operations ------------------------------------------------------------------------
+
+    async def put(
+        self,
+        key: str | bytes,
+        value: str | bytes,
+        *,
+        prev_kv: bool = False,
+        timeout_ms: int | None = None,
+    ) -> PutResult:
+        """Write `value` under `key`."""
+        request = PutRequest(_bytes(key), _bytes(value), prev_kv=prev_kv)
+        header, result = await self._one(request, PutResponse, timeout_ms)
+        return PutResult(header, result.prev_kv)
+
+    async def get(self, key: str | bytes, *, timeout_ms: int | None = None) -> KeyValue | None:
+        """Read one key, through the log; None when it does not exist."""
+        found = await self.range(key, timeout_ms=timeout_ms)
+        return found.kvs[0] if found.kvs else None
+
+    async def range(
+        self,
+        key: str | bytes,
+        range_end: str | bytes = b"",
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        timeout_ms: int | None = None,
+    ) -> RangeResult:
+        """Read the keys in [key, range_end), through the log; `prefix_end` makes a prefix's end."""
+        request = RangeRequest(
+            _bytes(key),
+            _bytes(range_end),
+            limit=limit,
+            revision=revision,
+            keys_only=keys_only,
+            count_only=count_only,
+        )
+        header, result = await self._one(request, RangeResponse, timeout_ms)
+        return RangeResult(header, result.kvs, result.more, result.count)
+
+    async def delete(
+        self,
+        key: str | bytes,
+        range_end: str | bytes = b"",
+        *,
+        prev_kv: bool = False,
+        timeout_ms: int | None = None,
+    ) -> DeleteResult:
+        """Delete the keys in [key, range_end), or the one key."""
+        request = DeleteRangeRequest(_bytes(key), _bytes(range_end), prev_kv=prev_kv)
+        header, result = await self._one(request, DeleteRangeResponse, timeout_ms)
+        return DeleteResult(header, result.deleted, result.prev_kvs)
+
+    async def execute(self, *operations: Operation, timeout_ms: int | None = None) -> ExecuteResult:
+        """Send operations together: executed in this order, each by itself, not as a transaction.
+
+        A refused operation is a Failure among the results; the others are still executed.
+        """
+        answered = await self._answered(operations, timeout_ms)
+        return ExecuteResult(self._header(answered), answered.results)
+
+    # --- standing --------------------------------------------------------------------------
+
+    @property
+    def liars(self) -> Mapping[str, str]:
+        """The members proven to have lied to this client, and how, by name."""
+        names = self._genesis.members
+        return MappingProxyType(
+            {names[m].name: lie.describe() for m, lie in sorted(self._core.lies.items())}
+        )
+
+    @property
+    def connected(self) -> Mapping[str, bool]:
+        """Which members this client is connected to, by name."""
+        names = self._genesis.members
+        return MappingProxyType({names[c.member].name: c.up for c in self._connections})
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """What replicas sent that was dropped, counted by reason."""
+        total = self._core.refused.copy()
+        for connection in self._connections:
+            total.update(connection.faults)
+        return MappingProxyType(dict(sorted(total.items())))
+
+    # --- inside ----------------------------------------------------------------------------
+
+    async def _one(
+        self, operation: Operation, kind: type[_Response], timeout_ms: int | None
+    ) -> tuple[Header, _Response]:
+        answered = await self._answered((operation,), timeout_ms)
+        (result,) = answered.results
+        if isinstance(result, Failure):
+            raise errors.Refused(result.code, result.message)
+        if not isinstance(result, kind):
+            raise errors.BrokenAnswer(f"{operation!r:.100} was answered by {result!r:.100}")
+        return self._header(answered), result
+
+    async def _answered(
+        self, operations: tuple[Operation, ...], timeout_ms: int | None
+    ) -> Answered:
+        if self._failure is not None:
+            raise self._failed()
+        if self._http is None:
+            raise errors.ClientClosed("the client is not running: use it inside `async with`")
+        deadline_ms = self._deadline_ms if timeout_ms is None else timeout_ms
+        ticket = self._core.submit(operations)
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._futures[ticket] = future
+        self._wake.set()
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                return await future
+        except TimeoutError:
+            raise self._late(ticket, deadline_ms) from None
+        finally:
+            self._futures.pop(ticket, None)
+            self._core.cancel(ticket)
+
+    def _header(self, answered: Answered) -> Header:
+        return Header(self._genesis.cluster_id, answered.revision, answered.index)
+
+    def _late(self, ticket: int, deadline_ms: int) -> errors.DWCPError:
+        """What to say, and what to check, when a deadline has passed."""
+        progress = self._core.progress(ticket)
+        names = self._genesis.members
+        parts = [f"no answer within {deadline_ms / 1000:g} s"]
+        if progress.sent:
+            parts.append(f"{progress.matching} of the {progress.needed} matching replies needed")
+        for word, members in (
+            ("answered", progress.heard),
+            ("busy", progress.busy),
+            ("rejected by", progress.rejected),
+        ):
+            if members:
+                parts.append(f"{word}: {', '.join(names[m].name for m in sorted(members))}")
+        down = [f"{names[c.member].name} ({c.problem})" for c in self._connections if not c.up]
+        if down:
+            parts.append(f"not connected: {', '.join(down)}")
+        what = "; ".join(parts)
+        if self._core.cancel(ticket):
+            return errors.TimedOut(f"{what}. Nothing was sent. Check `dwcp status`")
+        return errors.NotEnoughReplies(
+            f"{what}. It was sent and may be executed: read before you repeat it. "
+            "Check `dwcp status`"
+        )
+
+    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        task.add_done_callback(self._on_end)
+        self._tasks.append(task)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """Nothing here ends by itself: when it does, every caller must hear of it."""
+        if task.cancelled():
+            return
+        self._failure = task.exception() or RuntimeError("it ended by itself")
+        _log.critical("the client failed: task %s ended", task.get_name(), exc_info=self._failure)
+        for ticket in list(self._futures):
+            self._fail(ticket, self._failed())
+
+    def _failed(self) -> errors.ClientFailed:
+        error = errors.ClientFailed(f"this client can not go on: {self._failure!r}; make a new one")
+        error.__cause__ = self._failure
+        return error
+
+    def _fail(self, ticket: int, error: errors.DWCPError) -> None:
+        future = self._futures.get(ticket)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    async def _drive(self) -> None:
+        """Step the session whenever something happened or is due."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            self._step()
+            deadline_ms = self._core.deadline_ms()
+            timer = None
+            if deadline_ms is not None:
+                timer = loop.call_at(deadline_ms / 1000, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    def _step(self) -> None:
+        now_ms = self._now_ms()
+        self._core.tick(now_ms)
+        if self._core.wants_session(now_ms):
+            self._core.open(secrets.token_bytes(16), time.time_ns() // 1_000_000, now_ms)
+        self._obey(self._core.poll(now_ms))
+
+    def _obey(self, out: Output) -> None:
+        encoded: tuple[Envelope, bytes] | None = None
+        for member, envelope in out.send:
+            if encoded is None or encoded[0] is not envelope:
+                encoded = (envelope, msgspec.msgpack.encode(envelope))
+            self._connections[member].send(encoded[1])
+        for ticket, outcome in out.outcomes:
+            self._finish(ticket, outcome)
+        for lie in out.lies:
+            name = self._genesis.members[lie.member].name
+            _log.warning("replica %s lied: it %s", name, lie.describe())
+
+    def _finish(self, ticket: int, outcome: TicketOutcome) -> None:
+        match outcome:
+            case Answered():
+                future = self._futures.get(ticket)
+                if future is not None and not future.done():
+                    future.set_result(outcome)
+            case Declined(code, message):
+                self._fail(ticket, errors.Refused(code, message))
+            case Unknown(message):
+                self._fail(ticket, errors.Indeterminate(f"{message}: read before you repeat it"))
+            case Broken(message):
+                self._fail(ticket, errors.BrokenAnswer(message))
+
+    def _on_change(self, member: int, up: bool) -> None:
+        if up:
+            self._core.connected(member)
+        else:
+            self._core.disconnected(member, self._now_ms())
+        self._wake.set()
+
+    def _on_message(self, member: int, message: ReplicaMessage) -> None:
+        self._core.received(member, message, self._now_ms())
+        self._wake.set()
+
+    @staticmethod
+    def _now_ms() -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+
+def prefix_end(prefix: str | bytes) -> bytes:
+    """The range_end that, with `prefix` as key, covers all keys that start with it.
+
+    For an empty prefix it is b"\0", which means every key (use b"\0" as the key as well).
+    """
+    data = _bytes(prefix).rstrip(b"\xff")
+    return data[:-1] + bytes((data[-1] + 1,)) if data else b"\0"
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _checked(signed: SignedGenesis) -> EpochRecord:
+    problem = check_genesis(signed, Ed25519Verifier())
+    if problem is None and not is_complete(signed):
+        problem = "not every member has signed the genesis yet: wait until the cluster has started"
+    if problem is not None:
+        raise errors.BadCluster(problem)
+    return signed.record

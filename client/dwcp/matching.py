@@ -1,0 +1,319 @@
+"""When is an answer true? When f+1 replicas signed the same one.
+
+At most f of the n = 3f+1 replicas lie, so among f+1 that agree at least one is honest, and an
+honest replica answers only what was executed at `final`. Nothing less counts: not the
+primary's word, not a majority of those heard so far, not a reply whose signature fails.
+
+    reply   signed; one vote per member for (index, revision, results). `epoch` and `view`
+            take no part in matching; the epoch is checked, the view is a hint.
+    lie     a signed reply that contradicts the accepted answer, whenever it arrives, or
+            another signed reply of the same member. See `contradict`.
+    busy    unsigned; says nothing about the request's fate.
+    rejected
+            unsigned, one replica's word. The request is given up when f+1 give the same
+            reason, so that an honest one is among them, or when n-f reject for any reasons.
+
+An honest replica may sign two different answers to one request, one after the other: when a
+repeated envelope's results are no longer kept, when a read is executed again, when an
+envelope is refused because its session is gone. So members may have a few votes each (every
+content still needs f+1 members), and not every difference is a lie.
+
+Pure: no clock, no randomness, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from dwcp.wire.envelope import Busy, Rejected, Reply, decode_results, reply_signing_bytes
+from dwcp.wire.operations import Failure, Result
+from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.signing import Verifier
+
+ReplicaMessage = Reply | Busy | Rejected
+"""What a replica sends to a client."""
+
+Content = tuple[int, int, bytes]
+"""What must match: index, revision, results."""
+
+RefusedReason = Literal[
+    "not-a-member", "another-request", "another-member", "another-epoch", "signature", "liar"
+]
+
+VOTES_PER_MEMBER_MAX: Final = 4
+ANSWER_DROPPED: Final = 15
+"""Code of the lone Failure with which an executed envelope is answered again, its results gone."""
+MIXED: Final = "mixed"
+"""The reason of a rejection on whose reason no f+1 members agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What f+1 members signed alike; `results` is the MessagePack of a tuple of Result."""
+
+    index: int
+    revision: int
+    results: bytes
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The request will not be answered; `reason` is MIXED when members gave different ones."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """Proof against `member`: what it signed, and the f+1 replies that say otherwise.
+
+    `accepted` is empty when the member contradicts itself (`said` then holds two replies).
+    """
+
+    member: int
+    said: tuple[Reply, ...]
+    accepted: tuple[Reply, ...]
+
+    def describe(self) -> str:
+        """One sentence for people."""
+        request = self.said[0].request.hex()[:12]
+        if not self.accepted:
+            return f"signed two different answers to request {request}"
+        said, truth = self.said[0], self.accepted[0]
+        return (
+            f"signed an answer to request {request} (index {said.index}, revision "
+            f"{said.revision}) against that of {len(self.accepted)} others (index "
+            f"{truth.index}, revision {truth.revision})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one message brought besides a vote: why it was dropped, or lies that it proved."""
+
+    refused: RefusedReason | None = None
+    lies: tuple[Lie, ...] = ()
+
+
+NOTHING: Final = Finding()
+
+
+class ReplyChecker:
+    """Knows the members of one epoch record, and checks what they sign."""
+
+    def __init__(self, record: EpochRecord, verifier: Verifier) -> None:
+        self.n = len(record.members)
+        self.f = (self.n - 1) // 3
+        self._epoch = record.epoch
+        self._identities = tuple(m.identity for m in record.members)
+        self._scope = scope_of(record, record)
+        self._verifier = verifier
+
+    def refuse(self, member: int, reply: Reply) -> RefusedReason | None:
+        """Why this reply does not count as the member's word, or None when it does."""
+        if reply.member != member:
+            return "another-member"
+        if reply.epoch != self._epoch:
+            return "another-epoch"
+        message = reply_signing_bytes(self._scope, reply)
+        if not self._verifier.verify(self._identities[member], message, reply.sig):
+            return "signature"
+        return None
+
+
+def content_of(reply: Reply) -> Content:
+    """The part of a reply on which f+1 members must agree."""
+    return (reply.index, reply.revision, reply.results)
+
+
+def results_of(results: bytes) -> tuple[Result, ...] | None:
+    """Decode a reply's results; None when they are none."""
+    try:
+        return decode_results(results)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def contradict(one: Reply, other: Reply, *, read_only: bool) -> bool:
+    """True when no honest replica can have signed one of the two answers to one request.
+
+    An envelope is executed once at an index; one that writes, at one index only, while one that
+    only reads may be executed again later. A lone Failure may say that an envelope was refused
+    as a whole, which can happen at an index besides the one where it was executed; or that its
+    results are dropped, which names the first index.
+    """
+    if content_of(one) == content_of(other):
+        return False
+    failures = [_lone_failure(reply) for reply in (one, other)]
+    if any(failure is not None and failure.code == ANSWER_DROPPED for failure in failures):
+        return False
+    return one.index == other.index or (not read_only and failures == [None, None])
+
+
+def _lone_failure(reply: Reply) -> Failure | None:
+    results = results_of(reply.results)
+    if results is not None and len(results) == 1 and isinstance(results[0], Failure):
+        return results[0]
+    return None
+
+
+class Collector:
+    """Gathers what the replicas say about one request, named by its digest.
+
+    `read_only` says that its operations, if any, only read.
+    """
+
+    def __init__(self, checker: ReplyChecker, request: bytes, *, read_only: bool) -> None:
+        self.request = request
+        self.answer: Answer | None = None
+        self.heard: set[int] = set()
+        self._checker = checker
+        self._read_only = read_only
+        self._votes: dict[int, list[Reply]] = {}
+        self._liars: set[int] = set()
+        self._busy: dict[int, int] = {}
+        self._rejected: dict[int, Rejected] = {}
+
+    def add(self, member: int, message: ReplicaMessage) -> Finding:
+        """Take what arrived over the connection of `member`; anything unfit changes nothing."""
+        if not 0 <= member < self._checker.n:
+            return Finding(refused="not-a-member")
+        if message.request != self.request:
+            return Finding(refused="another-request")
+        match message:
+            case Reply():
+                return self._add_reply(member, message)
+            case Busy():
+                self._busy[member] = message.retry_after_ms
+            case Rejected():
+                self._rejected[member] = message
+        return NOTHING
+
+    @property
+    def matching(self) -> int:
+        """How many members agree on the answer that most give: f+1 are needed."""
+        if self.answer is not None:
+            return len(self.answer.replies)
+        votes = (content_of(vote) for votes in self._votes.values() for vote in votes)
+        return max(Counter(votes).values(), default=0)
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """Why the request is given up: f+1 members with one reason, or n-f with any."""
+        if self.answer is not None:
+            return None
+        for reason, count in Counter(r.reason for r in self._rejected.values()).items():
+            if count > self._checker.f:
+                return Rejection(reason, self._message(reason))
+        if len(self._rejected) >= self._checker.n - self._checker.f:
+            words = sorted({r.reason for r in self._rejected.values()})
+            return Rejection(MIXED, f"the replicas rejected it for different reasons: {words}")
+        return None
+
+    @property
+    def busy_ms(self) -> int | None:
+        """How long to back off when f+1 members are busy: the (f+1)-th longest time they ask."""
+        if len(self._busy) <= self._checker.f:
+            return None
+        return sorted(self._busy.values(), reverse=True)[self._checker.f]
+
+    @property
+    def busy(self) -> frozenset[int]:
+        """The members that said they were busy since the last `forget_busy`."""
+        return frozenset(self._busy)
+
+    @property
+    def rejected(self) -> frozenset[int]:
+        """The members that rejected the request."""
+        return frozenset(self._rejected)
+
+    def forget_busy(self) -> None:
+        """The request is sent again: earlier words about being busy are out of date."""
+        self._busy.clear()
+
+    def _add_reply(self, member: int, reply: Reply) -> Finding:
+        if member in self._liars:
+            return Finding(refused="liar")
+        content = content_of(reply)
+        if self.answer is not None and content == content_of(self.answer.replies[0]):
+            # It can change nothing any more, so its signature is not worth a check.
+            self.heard.add(member)
+            return NOTHING
+        own = self._votes.get(member, [])
+        if any(content_of(vote) == content for vote in own):
+            return NOTHING
+        if (reason := self._checker.refuse(member, reply)) is not None:
+            return Finding(refused=reason)
+        self.heard.add(member)
+        for vote in own:
+            if self._contradict(vote, reply):
+                self._votes.pop(member)
+                return Finding(lies=(self._convict(member, (vote, reply), ()),))
+        self._busy.pop(member, None)
+        self._rejected.pop(member, None)
+        self._votes[member] = [*own[1 - VOTES_PER_MEMBER_MAX :], reply]
+        return self._decide(content) if self.answer is None else self._compare([member])
+
+    def _decide(self, content: Content) -> Finding:
+        agreeing = tuple(
+            vote for own in self._votes.values() for vote in own if content_of(vote) == content
+        )
+        if len(agreeing) <= self._checker.f:
+            return NOTHING
+        self.answer = Answer(*content, agreeing)
+        return self._compare(list(self._votes))
+
+    def _compare(self, members: list[int]) -> Finding:
+        """Hold the votes of `members` against the accepted answer."""
+        assert self.answer is not None, "nothing to compare with"
+        accepted = self.answer.replies
+        lies = []
+        for member in members:
+            for vote in self._votes[member]:
+                if self._contradict(accepted[0], vote):
+                    lies.append(self._convict(member, (vote,), accepted))
+                    break
+        return Finding(lies=tuple(lies))
+
+    def _contradict(self, one: Reply, other: Reply) -> bool:
+        return contradict(one, other, read_only=self._read_only)
+
+    def _convict(self, member: int, said: tuple[Reply, ...], accepted: tuple[Reply, ...]) -> Lie:
+        self._liars.add(member)
+        return Lie(member, said, accepted)
+
+    def _message(self, reason: str) -> str:
+        return next(r.message for r in self._rejected.values() if r.reason == reason)
+
+
+class History:
+    """The collectors of settled requests, kept for a while so that late lies are still named.
+
+    Bounded by requests and by the bytes of the replies that were held when one was added.
+    """
+
+    def __init__(self, requests_max: int = 256, bytes_max: int = 8 * 1024 * 1024) -> None:
+        self._requests_max = requests_max
+        self._bytes_max = bytes_max
+        self._kept: OrderedDict[bytes, tuple[Collector, int]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, request: bytes) -> Collector | None:
+        """The collector of a request that was settled lately."""
+        kept = self._kept.get(request)
+        return kept[0] if kept is not None else None
+
+    def add(self, collector: Collector) -> None:
+        """Keep a settled request's collector, and forget the oldest beyond the bounds."""
+        replies = collector.answer.replies if collector.answer is not None else ()
+        size_bytes = sum(256 + len(reply.results) for reply in replies)
+        self._kept[collector.request] = (collector, size_bytes)
+        self._bytes += size_bytes
+        while len(self._kept) > self._requests_max or self._bytes > self._bytes_max:
+            self._bytes -= self._kept.popitem(last=False)[1][1]

@@ -1,0 +1,154 @@
+"""The verifying client for programs without an event loop: the same calls, blocking."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from dwcp import errors
+from dwcp.client import DEADLINE_MS, Client
+from dwcp.identity import Ed25519Signer
+from dwcp.results import DeleteResult, ExecuteResult, PutResult, RangeResult
+from dwcp.wire.operations import KeyValue, Operation
+from dwcp.wire.records import EpochRecord, SignedGenesis
+
+JOIN_S_MAX: Final = 10.0
+
+_T = TypeVar("_T")
+
+
+class SyncClient:
+    """A `Client` whose event loop runs in a thread of its own; any thread may call it.
+
+    Methods raise what Client's raise.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @classmethod
+    def connect(
+        cls,
+        genesis: SignedGenesis | EpochRecord,
+        key: Ed25519Signer,
+        *,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> Self:
+        """As Client.connect; use the result in `with`."""
+        return cls(Client.connect(genesis, key, deadline_ms=deadline_ms))
+
+    @classmethod
+    def from_directory(cls, data_dir: Path | str, *, deadline_ms: int = DEADLINE_MS) -> Self:
+        """As Client.from_directory; use the result in `with`."""
+        return cls(Client.from_directory(data_dir, deadline_ms=deadline_ms))
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dwcp", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._client.__aenter__())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the session, the connections and the thread."""
+        if self._loop is None or self._thread is None:
+            return
+        loop, thread = self._loop, self._thread
+        try:
+            self._run(self._client.close())
+        finally:
+            self._loop = self._thread = None
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(JOIN_S_MAX)
+            assert not thread.is_alive(), "the client's event loop did not stop"
+            loop.close()
+
+    def put(
+        self,
+        key: str | bytes,
+        value: str | bytes,
+        *,
+        prev_kv: bool = False,
+        timeout_ms: int | None = None,
+    ) -> PutResult:
+        """Write `value` under `key`."""
+        return self._run(self._client.put(key, value, prev_kv=prev_kv, timeout_ms=timeout_ms))
+
+    def get(self, key: str | bytes, *, timeout_ms: int | None = None) -> KeyValue | None:
+        """Read one key; None when it does not exist."""
+        return self._run(self._client.get(key, timeout_ms=timeout_ms))
+
+    def range(
+        self,
+        key: str | bytes,
+        range_end: str | bytes = b"",
+        *,
+        limit: int = 0,
+        revision: int = 0,
+        keys_only: bool = False,
+        count_only: bool = False,
+        timeout_ms: int | None = None,
+    ) -> RangeResult:
+        """Read the keys in [key, range_end)."""
+        return self._run(
+            self._client.range(
+                key,
+                range_end,
+                limit=limit,
+                revision=revision,
+                keys_only=keys_only,
+                count_only=count_only,
+                timeout_ms=timeout_ms,
+            )
+        )
+
+    def delete(
+        self,
+        key: str | bytes,
+        range_end: str | bytes = b"",
+        *,
+        prev_kv: bool = False,
+        timeout_ms: int | None = None,
+    ) -> DeleteResult:
+        """Delete the keys in [key, range_end), or the one key."""
+        return self._run(
+            self._client.delete(key, range_end, prev_kv=prev_kv, timeout_ms=timeout_ms)
+        )
+
+    def execute(self, *operations: Operation, timeout_ms: int | None = None) -> ExecuteResult:
+        """Send operations together, as Client.execute."""
+        return self._run(self._client.execute(*operations, timeout_ms=timeout_ms))
+
+    @property
+    def liars(self) -> Mapping[str, str]:
+        """The members proven to have lied to this client, and how, by name."""
+        return self._client.liars
+
+    @property
+    def connected(self) -> Mapping[str, bool]:
+        """Which members this client is connected to, by name."""
+        return self._client.connected
+
+    def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        if self._loop is None:
+            coroutine.close()
+            raise errors.ClientClosed("the client is not running: use it inside `with`")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -1,0 +1,126 @@
+"""Four members that a Client reaches over real WebSockets, without agreement between them.
+
+The client port (ConnectHandler, ClientDesk) and the stores are the replicas' own; the log is one
+shared list. What agreement does is tested with whole replicas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import msgspec
+from aiohttp import web
+
+from client.members import Members
+from dwcp.wire.envelope import Batch, Envelope, Rejected, Reply, decode_body
+from dwcp_replica.api.connect import ConnectHandler
+from dwcp_replica.api.desk import Answer, ClientDesk
+from dwcp_replica.api.metrics import ReplicaMetrics
+from dwcp_replica.api.problems import Problems
+from dwcp_replica.store import Outcome, Refusal, Store
+
+
+class LoopbackMember:
+    """One member: a ClientService, and the Host that serves it."""
+
+    def __init__(self, cluster: Loopback, me: int) -> None:
+        self.cluster = cluster
+        self.me = me
+        self.genesis = cluster.members.genesis
+        self.verifier = cluster.members.verifier
+        self.desk = ClientDesk()
+        self.store = Store(self.genesis)
+        self.deaf = False
+        self.alter: Callable[[Reply], Reply] | None = None
+        metrics = ReplicaMetrics()
+        self.handler = ConnectHandler(self, Problems(metrics), metrics)
+        self.runner: web.AppRunner | None = None
+        self.port = 0
+
+    def service(self) -> Self:
+        return self
+
+    def readiness(self) -> str | None:
+        return None
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_get("/dwcp/v1/connect", self.handler.get)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self.runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self.runner is not None:
+            await self.handler.close()
+            await self.runner.cleanup()
+            self.runner = None
+
+    def admit(self, envelope: Envelope, answer: Callable[[Answer], None]) -> None:
+        if self.deaf:
+            return
+        body = decode_body(envelope.body)
+        assert self.store.check(envelope, body) is None
+        match self.store.lookup(envelope, body):
+            case Outcome() as outcome:
+                answer(self.reply(outcome))
+            case Refusal(reason, failure):
+                answer(Rejected(envelope.digest(), reason, failure.message))
+            case _:
+                self.cluster.order(envelope)
+
+    def apply(self, index: int, batch: Batch) -> None:
+        for outcome in self.store.apply(index, batch):
+            if self.runner is not None:
+                self.desk.deliver(outcome.client, self.reply(outcome))
+
+    def reply(self, outcome: Outcome) -> Reply:
+        unsigned = Reply(
+            outcome.request, outcome.index, outcome.revision, outcome.results, 0, 1, self.me,
+            bytes(64),
+        )  # fmt: skip
+        if self.alter is not None:
+            unsigned = self.alter(unsigned)
+        return self.cluster.members.sign(unsigned)
+
+
+class Loopback:
+    """Starts the members; `genesis` names their addresses."""
+
+    def __init__(self, wall_ms: int) -> None:
+        self.members = Members()
+        self.wall_ms = wall_ms
+        self.log: list[Batch] = []
+        self.nodes = [LoopbackMember(self, i) for i in range(self.members.n)]
+
+    async def __aenter__(self) -> Self:
+        for node in self.nodes:
+            await node.start()
+        urls = [f"http://127.0.0.1:{node.port}" for node in self.nodes]
+        self.members = Members(urls=urls)
+        for node in self.nodes:
+            node.genesis, node.store = self.members.genesis, Store(self.members.genesis)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for node in self.nodes:
+            await node.stop()
+
+    def order(self, envelope: Envelope) -> None:
+        batch = Batch(self.wall_ms, (envelope,))
+        self.log.append(batch)
+        for node in self.nodes:
+            node.apply(len(self.log), batch)
+
+    def operations(self) -> int:
+        """How many operations were ordered, those of repeated envelopes once."""
+        bodies = {e.digest(): e.body for batch in self.log for e in batch.envelopes}
+        return sum(len(decode_body(body).operations) for body in bodies.values())
+
+
+def altered(**changes: object) -> Callable[[Reply], Reply]:
+    """Make a member lie: what it signs has these fields."""
+    return lambda reply: msgspec.structs.replace(reply, **changes)
