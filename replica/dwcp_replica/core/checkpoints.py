@@ -102,5 +102,5 @@ def check_state(core: Core, index: int) -> None:
     certificate = core.checkpoints.get(index)
     mine = core.states.get(index)
     if certificate is not None and mine is not None and certificate.state != mine:
-        core.halted = f"state differs from the stable checkpoint at {index}"
         core.emit(StateDiverged(index, mine, certificate.state))
+        core.halt(f"state differs from the stable checkpoint at {index}")

@@ -149,6 +149,13 @@ class StateDiverged:
     stable: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """This replica must not go on: more than f members lied, or its own memory is wrong."""
+
+    reason: str
+
+
 Event = (
     ViewChangeStarted
     | ViewEntered
@@ -156,6 +163,7 @@ Event = (
     | EvidenceFound
     | MessageRefused
     | StateDiverged
+    | Halted
 )
 
 

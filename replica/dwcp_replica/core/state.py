@@ -29,6 +29,7 @@ from dwcp_replica.core.effects import (
     EntryRecord,
     Event,
     EvidenceFound,
+    Halted,
     MessageRefused,
     Outbound,
     Ready,
@@ -177,6 +178,11 @@ class Core:
     def emit(self, event: Event) -> None:
         """Tell whoever listens."""
         self.out.events.append(event)
+
+    def halt(self, reason: str) -> None:
+        """Stop for good, loudly: going on could break a promise."""
+        self.halted = reason
+        self.emit(Halted(reason))
 
     def refuse(self, sender: int, message: object, reason: str) -> None:
         """Drop a message that changes nothing, and say so."""

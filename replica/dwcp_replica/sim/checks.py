@@ -14,6 +14,7 @@ from dwcp_replica.core.effects import (
     CheckpointStable,
     Event,
     EvidenceFound,
+    Halted,
     StateDiverged,
     ViewEntered,
 )
@@ -69,6 +70,8 @@ class Checker:
                 raise Violation(f"integrity: {host.name} convicted the honest member {member}")
             case StateDiverged(index):
                 raise Violation(f"state: {host.name} differs from the stable checkpoint {index}")
+            case Halted(reason):
+                raise Violation(f"halt: {host.name} at {host.world.now_ms} ms: {reason}")
             case CheckpointStable(index):
                 key = (host.me, host.life)
                 if index <= self.stable.get(key, 0):

@@ -54,7 +54,7 @@ def adopt(core: Core, branch: Branch, view: int) -> Outcome:
             return Adopted()
         return Worthless(following.header)  # its primary began the view twice
     if not branch.contains(core.log.point(core.final)):
-        core.halted = f"a new view's start does not extend what is final here at {core.final}"
+        core.halt(f"a new view's start does not extend what is final here at {core.final}")
         return Lacking(())
     if core.log.hash_at(branch.base.index) != branch.base.hash:
         return Lacking(())  # catch-up brings what lies below the checkpoint

@@ -225,7 +225,7 @@ def verified_start(core: Core, sender: int, election: Election) -> Branch | None
         core.new_view_wanted = None
         return None
     except UnsafeStartError as unsafe:
-        core.halted = str(unsafe)
+        core.halt(str(unsafe))
         return None
     election_book.remember(core, election, branch.tip)
     return branch
