@@ -6,9 +6,14 @@ import json
 import secrets
 import subprocess
 import sys
+import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from dwcp_replica.sim.run import Report
 
 
 def commit() -> str:
@@ -33,6 +38,8 @@ def sim(seed: int | None, count: int, replicas: str | None, operations: int, out
     from dwcp_replica.sim.checks import Violation
     from dwcp_replica.sim.run import simulate
 
+    began_s = time.monotonic()
+    lives: list[Report] = []
     first = secrets.randbits(32) if seed is None else seed
     n = int(replicas) if replicas else None
     for life in range(first, first + count):
@@ -45,6 +52,7 @@ def sim(seed: int | None, count: int, replicas: str | None, operations: int, out
             click.echo(f"seed {life}: {type(broken).__name__}: {broken}", err=True)
             click.echo(f"replay: {again}", err=True)
             sys.exit(1)
+        lives.append(report)
         if output == "json":
             click.echo(json.dumps(asdict(report)))
             continue
@@ -53,3 +61,20 @@ def sim(seed: int | None, count: int, replicas: str | None, operations: int, out
             f"{report.executed} entries final, {report.views} views, {report.crashes} crashes, "
             f"liars {', '.join(report.liars) or 'none'}, {report.virtual_ms} virtual ms"
         )
+    if count > 1:
+        summary = {
+            "lives": len(lives),
+            "violations": 0,
+            "with_view_changes": sum(life.views > 1 for life in lives),
+            "with_crashes": sum(life.crashes > 0 for life in lives),
+            "with_liars": sum(bool(life.liars) for life in lives),
+            "entries_final": sum(life.executed for life in lives),
+            "steps": sum(life.steps for life in lives),
+            "seconds": round(time.monotonic() - began_s, 1),
+            "commit": commit(),
+        }
+        click.echo(json.dumps(summary) if output == "json" else _sentence(summary))
+
+
+def _sentence(summary: dict[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items())
