@@ -85,6 +85,7 @@ class Client:
             )
             for number, member in enumerate(genesis.members)
         )
+        self._named: set[str] = set()
         self._futures: dict[int, asyncio.Future[Answered]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._http: aiohttp.ClientSession | None = None
@@ -380,7 +381,9 @@ class Client:
             self._finish(ticket, outcome)
         for lie in out.lies:
             name = self._genesis.members[lie.member].name
-            _log.warning("replica %s lied: it %s", name, lie.describe())
+            if name not in self._named:  # one line a member: a liar must not flood the log
+                self._named.add(name)
+                _log.warning("replica %s lied: it %s", name, lie.describe())
 
     def _finish(self, ticket: int, outcome: TicketOutcome) -> None:
         match outcome:

@@ -9,6 +9,8 @@ from typing import Final
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
+from dwcp.wire.signing import digest
+
 KEY_FILE_MODE: Final = 0o600
 
 
@@ -77,11 +79,11 @@ class Ed25519Verifier:
 
     The memory lets a shell check signatures on other threads first (`check`, then `remember`
     on the loop's own thread): the core asks the same question and finds it answered. Only good
-    signatures are remembered.
+    signatures are remembered, each as one digest.
     """
 
-    def __init__(self, remembered_max: int = 8192) -> None:
-        self._good: dict[tuple[bytes, bytes, bytes], None] = {}
+    def __init__(self, remembered_max: int = 65_536) -> None:
+        self._good: dict[bytes, None] = {}
         self._remembered_max = remembered_max
 
     @staticmethod
@@ -93,15 +95,19 @@ class Ed25519Verifier:
             return False
         return True
 
+    def knows(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """True when this signature was found good before."""
+        return digest("verified", public_key, message, signature) in self._good
+
     def remember(self, public_key: bytes, message: bytes, signature: bytes) -> None:
         """Note a signature that `check` found good. Call from one thread only."""
-        self._good[(public_key, message, signature)] = None
+        self._good[digest("verified", public_key, message, signature)] = None
         if len(self._good) > self._remembered_max:
             del self._good[next(iter(self._good))]
 
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """True only when the signature holds; False for anything malformed."""
-        if (public_key, message, signature) in self._good:
+        if self.knows(public_key, message, signature):
             return True
         if not self.check(public_key, message, signature):
             return False

@@ -92,6 +92,8 @@ def set_stable(core: Core, certificate: Certificate) -> None:
     }
     for index in [i for i in core.ahead if i <= core.final]:
         del core.ahead[index]
+    for index in [i for i in core.seen if i <= header.index]:
+        del core.seen[index]
     core.emit(CheckpointStable(header.index, certificate.state))
     check_state(core, header.index)
     core.states = {index: state for index, state in core.states.items() if index > core.low}

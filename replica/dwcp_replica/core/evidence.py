@@ -40,6 +40,10 @@ def check_header(core: Core, header: Header) -> bool:
         if slot is not None and contradicts(slot.header, header):
             convict(core, Equivocation(slot.header, header))
             return True
+    seen = core.seen.get(header.index)  # from a vote that came before the proposal
+    if seen is not None and contradicts(seen, header):
+        convict(core, Equivocation(seen, header))
+        return True
     return False
 
 

@@ -65,16 +65,17 @@ class Core:
         self.f = faults(self.n)
         self.q = self.membership.quorum
         self.client_keys = frozenset(client.key for client in record.clients)
-        self.now_ms = 0
-        self.wall_ms = 0
         self.out = Ready()
+        self.halted: str | None = None
+        self.pool = RequestPool()
+        self.evidence: dict[int, EvidenceFound] = {}
+        self._begin_log(record)
+        self._begin_view(me)
+        self._begin_time()
 
+    def _begin_log(self, record: EpochRecord) -> None:
+        """The chain, what is certified of it, and the votes on it."""
         self.log = Log(Point(record.start_index, record.start_hash, 0))
-        self.view = 1
-        self.active = True
-        self.my_change: ViewChange | None = None
-        self.new_view: NewView | None = None
-        self.entered_election: Election | None = None
         self.view_start = record.start_index + 1
         self.cc: Certificate | None = None
         self.cc_branch: tuple[Slot, ...] = ()
@@ -95,9 +96,17 @@ class Core:
         self.checkpoint_votes = VoteBook("checkpoint")
         self.ahead: dict[int, Entry] = {}
         self.early: dict[int, list[PeerMessage]] = {}
+        self.seen: dict[int, Header] = {}
         self.bodies: dict[bytes, bytes] = {}
         self.bodies_wanted: set[bytes] = set()
 
+    def _begin_view(self, me: int) -> None:
+        """The view I am in or ask for, and what I hold for the next one."""
+        self.view = 1
+        self.active = True
+        self.my_change: ViewChange | None = None
+        self.new_view: NewView | None = None
+        self.entered_election: Election | None = None
         self.changes: dict[int, ViewChange] = {}
         self.elections: dict[bytes, tuple[Election, Point]] = {}
         self.elections_wanted: set[bytes] = set()
@@ -108,12 +117,14 @@ class Core:
         self.new_view_sender = me
         self.stuck_changes: dict[int, ViewChange] = {}
 
-        self.pool = RequestPool()
-        self.evidence: dict[int, EvidenceFound] = {}
+    def _begin_time(self) -> None:
+        """Clocks, and where others were last heard."""
+        self.now_ms = 0
+        self.wall_ms = 0
         self.peers: dict[int, Status] = {}
         self.heard_ms: dict[int, int] = {}
         self.fetch_since_ms: int | None = None
-        self.fetch_from = me
+        self.fetch_from = self.me
         self.view_since_ms = 0
         self.progress_ms = 0
         self.change_timer_ms: int | None = None
@@ -122,8 +133,7 @@ class Core:
         self.resigned_ms = 0
         self.resignations = 0
         self.heartbeat_ms = 0
-        self.final_at_heartbeat = record.start_index
-        self.halted: str | None = None
+        self.final_at_heartbeat = self.record.start_index
 
     # --- what is so ----------------------------------------------------------------------
 
@@ -228,6 +238,13 @@ class Core:
             self.trim_bodies()
         for slot in slots:
             self.append(slot.entry, slot)
+
+    def forget_votes(self) -> None:
+        """Drop what counted in the view that ends."""
+        self.prepares.clear()
+        self.commits.clear()
+        self.ahead.clear()
+        self.seen.clear()
 
     def yield_to_log(self) -> None:
         """Leave a view that the log has passed: nothing below the log's last term is signed."""

@@ -177,7 +177,8 @@ def count_vote(core: Core, sender: int, message: Prepare | Commit, book: VoteBoo
         keep_early(core, sender, message, header.term)
         return False
     if header.index <= core.final:
-        return False  # late, and no longer needed
+        expose(core, header)  # late and no longer needed, but it may be a proof
+        return False
     if header.index > core.high:
         core.refuse(sender, message, "watermark")
         return False
@@ -185,14 +186,20 @@ def count_vote(core: Core, sender: int, message: Prepare | Commit, book: VoteBoo
     if not core.membership.signed(message.member, signed, message.sig):
         core.refuse(sender, message, "signature")
         return False
-    slot = core.log.slot(header.index)
-    if slot is None or slot.hash != header.hash():
+    if core.log.hash_at(header.index) != header.hash():
         # the vote carries a header that I do not hold: it must be the primary's
         if not core.membership.header_holds(header):
             core.refuse(sender, message, "header-signature")
             return False
         evidence.check_header(core, header)
+        core.seen[header.index] = header
     return book.add(header.index, message.member, (header.hash(), b""), message.sig)
+
+
+def expose(core: Core, header: Header) -> None:
+    """Convict the primary if it signed a header other than the one that is final here."""
+    if core.log.hash_at(header.index) != header.hash() and core.membership.header_holds(header):
+        evidence.check_header(core, header)
 
 
 def settle(core: Core) -> None:

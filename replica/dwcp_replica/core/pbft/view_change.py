@@ -63,9 +63,7 @@ def start(core: Core, view: int, reason: ViewChangeReason) -> None:
     core.view_since_ms = core.now_ms
     if reason in (ViewChangeReason.TIMEOUT, ViewChangeReason.SILENT):
         core.attempts += 1
-    core.prepares.clear()
-    core.commits.clear()
-    core.ahead.clear()
+    core.forget_votes()
     core.my_change = my_change(core)
     core.changes[core.me] = core.my_change
     core.persist(ViewChangeRecord(core.my_change))
@@ -308,9 +306,7 @@ def enter(core: Core, message: NewView, first: Slot) -> None:
     core.worthless.clear()
     core.view_start = first.header.index
     core.prepared = core.final
-    core.prepares.clear()
-    core.commits.clear()
-    core.ahead.clear()
+    core.forget_votes()
     core.changes = {m: c for m, c in core.changes.items() if c.view > view}
     core.persist(EnteredRecord(view, message.election.digest()))
     if core.log.hash_at(core.view_start) != first.hash:

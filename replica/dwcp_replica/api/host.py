@@ -1,0 +1,97 @@
+"""What the handlers need from the process they run in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from dwcp.wire.envelope import Envelope
+from dwcp.wire.records import EpochRecord, Identity, SignedGenesis
+from dwcp.wire.signing import Verifier
+from dwcp_replica.api.desk import Answer, ClientDesk
+from dwcp_replica.api.views import EvidenceView, StatusView
+
+
+class GenesisRefusedError(Exception):
+    """An offered genesis was refused and changed nothing; `status` is the HTTP status."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class ClientService(Protocol):
+    """A running replica, as its clients see it."""
+
+    @property
+    def genesis(self) -> EpochRecord:
+        """The record that began the cluster."""
+        ...
+
+    @property
+    def me(self) -> int:
+        """This replica's member number."""
+        ...
+
+    @property
+    def verifier(self) -> Verifier:
+        """Checks the signatures of clients that connect."""
+        ...
+
+    @property
+    def desk(self) -> ClientDesk:
+        """Where clients wait for their replies."""
+        ...
+
+    def admit(self, envelope: Envelope, answer: Callable[[Answer], None]) -> None:
+        """Take a decoded envelope in. Never waits.
+
+        `answer` is called at most once, now or later, and only with what concerns this sender
+        alone: Busy, Rejected, or the reply to a request that was executed before. Replies of
+        requests that are executed from now on come over the desk.
+        """
+        ...
+
+
+class Host(Protocol):
+    """The replica process in any phase."""
+
+    def readiness(self) -> str | None:
+        """Why this replica does not vote; None when it does."""
+        ...
+
+    def identity(self) -> Identity | None:
+        """Key, certificate, proof and MAC; None when the data directory can not be used."""
+        ...
+
+    def genesis(self) -> SignedGenesis | None:
+        """The complete genesis, or None while waiting for it."""
+        ...
+
+    def offer_genesis(self, offer: SignedGenesis, mac: bytes) -> SignedGenesis:
+        """Take a genesis in durably; return it with this replica's signature.
+
+        Raises GenesisRefusedError.
+        """
+        ...
+
+    def service(self) -> ClientService | None:
+        """The running replica, or None while there is none."""
+        ...
+
+    def status(self) -> StatusView:
+        """Where the replica stands."""
+        ...
+
+    def sign_status(self, payload: bytes) -> bytes | None:
+        """This replica's signature over a status, or None while it has no genesis."""
+        ...
+
+    def evidence(self) -> list[EvidenceView]:
+        """The proofs against members that this replica holds."""
+        ...
+
+    def refresh_metrics(self) -> None:
+        """Set the gauges to what is so now."""
+        ...

@@ -1,0 +1,139 @@
+"""Prometheus metrics of one replica, on a registry of their own.
+
+Labels are enumerated words only: never a key, a client or anything else that users can grow.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+_FSYNC_BUCKETS_S: Final = (
+    0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0,
+)  # fmt: skip
+_COMMIT_BUCKETS_S: Final = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
+)  # fmt: skip
+
+
+class ReplicaMetrics:
+    """Every metric of a replica process. Gauges are set when they are asked for."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._make_standing()
+        self._make_core()
+        self._make_transport()
+        self._make_clients()
+        self._make_process()
+
+    def _gauge(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"dwcp_{name}", about, labels, registry=self.registry)
+
+    def _counter(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"dwcp_{name}", about, labels, registry=self.registry)
+
+    def _make_standing(self) -> None:
+        self.epoch = self._gauge("epoch", "Epoch in force.")
+        self.view = self._gauge("view", "View of the epoch.")
+        self.view_active = self._gauge(
+            "view_active", "1 while this replica takes part in its view."
+        )
+        self.is_primary = self._gauge("is_primary", "1 while this replica leads its view.")
+        self.last_index = self._gauge("last_index", "Highest log index held.")
+        self.prepared_index = self._gauge("prepared_index", "Highest prepared log index.")
+        self.final_index = self._gauge("final_index", "Highest final log index.")
+        self.applied_index = self._gauge("applied_index", "Highest executed log index.")
+        self.stable_checkpoint = self._gauge("stable_checkpoint", "Highest stable checkpoint.")
+        self.pending = self._gauge("pending_requests", "Requests that are not executed yet.")
+        self.revision = self._gauge("store_revision", "Revision of the key store.")
+        self.pre_prepare_log_size = self._gauge(
+            "pre_prepare_log_size", "Log entries above the stable checkpoint."
+        )
+        self.prepare_log_size = self._gauge("prepare_log_size", "Prepare votes held.")
+        self.commit_log_size = self._gauge("commit_log_size", "Commit votes held.")
+        self.replica_count = self._gauge("replica_count", "Members of the epoch.")
+        self.tolerance = self._gauge("byzantine_tolerance", "Members that may lie (f).")
+        self.peers_connected = self._gauge("peers_connected", "Members that this one can send to.")
+
+    def _make_core(self) -> None:
+        self.executed = self._counter("executed_requests", "Requests executed since the start.")
+        self.view_changes = self._counter(
+            "view_changes", "Views this replica asked for, by reason.", ("reason",)
+        )
+        self.evidence = self._counter(
+            "byzantine_evidence", "Proofs against members found or received.", ("kind",)
+        )
+        self.messages_refused = self._counter(
+            "messages_refused", "Peer messages that changed nothing.", ("kind", "reason")
+        )
+        self.state_diverged = self._gauge(
+            "state_diverged", "1 when the state differs from a stable checkpoint."
+        )
+        self.halted = self._gauge("halted", "1 when the engine stopped for safety.")
+
+    def _make_transport(self) -> None:
+        self.peer_refused = self._counter(
+            "peer_frames_refused", "Incoming peer connections and frames refused.", ("reason",)
+        )
+        self.peer_failures = self._counter(
+            "peer_dials_failed", "Connections to peers not made or lost.", ("reason",)
+        )
+        self.peer_dropped = self._counter(
+            "peer_frames_dropped", "Outgoing peer frames dropped, oldest first: queue full."
+        )
+
+    def _make_clients(self) -> None:
+        self.rejected = self._counter(
+            "rejected", "Client requests refused, by reason; they changed nothing.", ("reason",)
+        )
+        self.busy = self._counter("busy", "Envelopes turned away because the queue was full.")
+        self.connections = self._gauge("client_connections", "Open client WebSockets.")
+        self.commit_seconds = Histogram(
+            "dwcp_commit_seconds",
+            "From an envelope's arrival here until it was executed here.",
+            buckets=_COMMIT_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def _make_process(self) -> None:
+        self.ready = self._gauge("ready", "1 while this replica votes.")
+        self.muted = self._gauge("muted", "1 while this replica signs nothing; see the status.")
+        self.disk_full = self._gauge("disk_full", "1 while there is no room for the log.")
+        self.start_refused = self._gauge(
+            "start_refused", "1 when the data directory can not be used.", ("reason",)
+        )
+        self.wal_damage = self._counter("wal_damage", "Damage found in the log.", ("kind",))
+        self.fsync_seconds = Histogram(
+            "dwcp_wal_fsync_seconds",
+            "Writing and syncing one group of records.",
+            buckets=_FSYNC_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.group_records = Histogram(
+            "dwcp_wal_group_records",
+            "Records that shared one sync.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024),
+            registry=self.registry,
+        )
+
+    # --- what the peer transport reports (net.counters.PeerCounters) -------------------------
+
+    def frame_refused(self, reason: str) -> None:
+        """An incoming peer connection or frame was refused."""
+        self.peer_refused.labels(reason).inc()
+
+    def dial_failed(self, reason: str) -> None:
+        """A connection to a peer could not be made or was lost."""
+        self.peer_failures.labels(reason).inc()
+
+    def frames_dropped(self, count: int) -> None:
+        """Outgoing frames were dropped."""
+        self.peer_dropped.inc(count)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)

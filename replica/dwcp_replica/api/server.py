@@ -1,0 +1,57 @@
+"""The client port: routes, limits, start and stop."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from dwcp_replica.api.bootstrap import BootstrapHandler
+from dwcp_replica.api.connect import ConnectHandler
+from dwcp_replica.api.envelopes import EnvelopeHandler
+from dwcp_replica.api.host import Host
+from dwcp_replica.api.metrics import ReplicaMetrics
+from dwcp_replica.api.observe import ObserveHandler
+from dwcp_replica.api.problems import Problems
+
+_SHUTDOWN_TIMEOUT_S: Final = 0.5
+
+
+class ApiServer:
+    """The HTTP server of the client port."""
+
+    def __init__(self, host: Host, metrics: ReplicaMetrics) -> None:
+        problems = Problems(metrics)
+        self._connect = ConnectHandler(host, problems, metrics)
+        envelopes = EnvelopeHandler(host, problems, metrics)
+        bootstrap = BootstrapHandler(host, problems)
+        observe = ObserveHandler(host, problems, metrics)
+        app = web.Application(middlewares=[problems.middleware])
+        app.router.add_get("/healthz", observe.healthz)
+        app.router.add_get("/readyz", observe.readyz)
+        app.router.add_get("/metrics", observe.metrics)
+        app.router.add_get("/dwcp/v1/status", observe.status)
+        app.router.add_get("/dwcp/v1/evidence", observe.evidence)
+        app.router.add_get("/dwcp/v1/identity", bootstrap.identity)
+        app.router.add_get("/dwcp/v1/genesis", bootstrap.get)
+        app.router.add_put("/dwcp/v1/genesis", bootstrap.put)
+        app.router.add_post("/dwcp/v1/envelopes", envelopes.post)
+        app.router.add_get("/dwcp/v1/connect", self._connect.get)
+        app.router.add_route("*", "/v3/{path:.*}", problems.etcd_path)
+        self._runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
+        )
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises OSError when the address can not be bound."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+
+    async def close(self) -> None:
+        """Close every connection and stop listening."""
+        await self._connect.close()
+        await self._runner.cleanup()

@@ -1,0 +1,79 @@
+"""The JSON documents of the status and evidence endpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Phase = Literal["Waiting", "Running", "Refused"]
+
+
+class EvidenceSummary(Struct, frozen=True, rename="camel"):
+    """Which member is proven to have lied, and where."""
+
+    member: str
+    kind: str
+    view: int
+    index: int
+
+
+class EvidenceView(Struct, frozen=True, rename="camel"):
+    """A proof against a member: `proof` is the MessagePack of a wire Equivocation."""
+
+    member: str
+    kind: str
+    view: int
+    index: int
+    proof: bytes
+
+
+class PeerView(Struct, frozen=True, rename="camel"):
+    """Another member, as this one sees it.
+
+    `connected`: our connection to it stands. `last_contact_ms`: milliseconds since its last
+    frame, null when there was none. `final_index` and `view`: what it said last, a hint.
+    """
+
+    name: str
+    connected: bool
+    last_contact_ms: int | None
+    final_index: int | None
+    view: int | None
+
+
+class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
+    """Where a replica stands; fields that need a genesis are null while there is none.
+
+    `started_at` is UTC in RFC 3339; hashes are hexadecimal.
+    """
+
+    cluster: str
+    namespace: str
+    cluster_id: str | None = None
+    name: str
+    id: int | None = None
+    phase: Phase
+    reason: str | None
+    mode: Literal["Internet"] = "Internet"
+    protocol: Literal["pbft"] = "pbft"
+    epoch: int | None = None
+    view: int | None = None
+    active: bool = False
+    primary: str | None = None
+    role: Literal["primary", "backup", "waiting"] = "waiting"
+    last_index: int = 0
+    prepared_index: int = 0
+    final_index: int = 0
+    applied_index: int = 0
+    stable_checkpoint: int = 0
+    stable_state: str | None = None
+    revision: int = 0
+    pending_requests: int = 0
+    ready: bool
+    mute: str | None = None
+    evidence: tuple[EvidenceSummary, ...] = ()
+    peers: tuple[PeerView, ...] = ()
+    version: str
+    pid: int
+    started_at: str

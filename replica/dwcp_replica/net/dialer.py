@@ -1,0 +1,162 @@
+"""The sending side: one connection to every other member, dialed again whenever it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from typing import Final
+
+import aiohttp
+import msgspec
+from aiohttp import ClientWebSocketResponse, WSMsgType
+
+from dwcp.wire.peer import MAX_FRAME_BYTES, PeerMessage, encode_message
+from dwcp_replica.net.counters import PeerCounters
+from dwcp_replica.net.hello import HELLO_BYTES_MAX, HELLO_TIMEOUT_S, PEER_PATH, LocalMember, answer
+from dwcp_replica.net.queue import FrameQueue
+from dwcp_replica.net.tls import client_context
+
+QUEUE_FRAMES_MAX: Final = 4096
+QUEUE_BYTES_MAX: Final = 2 * MAX_FRAME_BYTES
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_LAST_S: Final = 2.0
+HEARTBEAT_S: Final = 5.0
+_CLOSE_TIMEOUT_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class PeerLink:
+    """The connection to one member: dials, greets, sends what is queued, and dials again."""
+
+    def __init__(self, local: LocalMember, member: int, counters: PeerCounters) -> None:
+        self._local = local
+        self._member = member
+        self._peer = local.record.members[member]
+        self._counters = counters
+        self._context: ssl.SSLContext = client_context()
+        self._queue = FrameQueue(QUEUE_FRAMES_MAX, QUEUE_BYTES_MAX)
+        self._last_reason = ""
+        self.connected = False
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame; the oldest are dropped and counted when the queue is full."""
+        if dropped := self._queue.put(frame):
+            self._counters.frames_dropped(dropped)
+
+    async def run(self) -> None:
+        """Keep the connection up, until cancelled. Waits 50 ms to 2 s, jittered, between tries."""
+        loop = asyncio.get_running_loop()
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            began_s = loop.time()
+            reason = await self._connect_once()
+            self._counters.dial_failed(reason)
+            self._report(reason)
+            self.connected = False
+            if loop.time() - began_s > BACKOFF_LAST_S:
+                backoff_s = BACKOFF_FIRST_S
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 jitter, no secret
+            backoff_s = min(backoff_s * 2, BACKOFF_LAST_S)
+
+    def _report(self, reason: str) -> None:
+        fields = {"peer": self._peer.name, "reason": reason}
+        if self.connected:
+            _log.info("peer-lost", extra=fields)
+        elif reason != self._last_reason:
+            _log.warning("peer-not-reached", extra=fields)
+        self._last_reason = reason
+
+    async def _connect_once(self) -> str:
+        """Dial and serve one connection; return why it ended, as an enumerated word."""
+        connector = aiohttp.TCPConnector(
+            ssl=aiohttp.Fingerprint(self._peer.certificate), force_close=True
+        )
+        try:
+            async with aiohttp.ClientSession(connector=connector) as session:
+                async with asyncio.timeout(HELLO_TIMEOUT_S):
+                    ws = await session.ws_connect(
+                        f"wss://{self._peer.peer}{PEER_PATH}",
+                        ssl=self._context,
+                        heartbeat=HEARTBEAT_S,
+                        timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S),
+                        max_msg_size=HELLO_BYTES_MAX,
+                    )
+                    if reason := await self._greet(ws):
+                        return reason
+                return await self._serve(ws)
+        except aiohttp.ServerFingerprintMismatch:
+            return "fingerprint"
+        except aiohttp.WSServerHandshakeError:
+            return "handshake"
+        except (aiohttp.ClientError, OSError):
+            return "unreachable"
+
+    async def _greet(self, ws: ClientWebSocketResponse) -> str | None:
+        challenge = await ws.receive()
+        if challenge.type is not WSMsgType.BINARY:
+            return "hello-missing"
+        try:
+            await ws.send_bytes(answer(self._local, self._member, challenge.data))
+        except (msgspec.DecodeError, RecursionError):
+            return "hello-malformed"
+        return None
+
+    async def _serve(self, ws: ClientWebSocketResponse) -> str:
+        self.connected = True
+        _log.info("peer-connected", extra={"peer": self._peer.name})
+        tasks = (asyncio.create_task(self._write(ws)), asyncio.create_task(self._watch(ws)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await ws.close()
+        return next(iter(done)).result()
+
+    async def _write(self, ws: ClientWebSocketResponse) -> str:
+        try:
+            while True:
+                await ws.send_bytes(await self._queue.get())
+        except (aiohttp.ClientError, OSError):
+            return "closed"
+
+    async def _watch(self, ws: ClientWebSocketResponse) -> str:
+        """Answer pings until the server closes; it has nothing to say on this connection."""
+        await ws.receive()
+        return "refused" if ws.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION else "closed"
+
+
+class PeerDialer:
+    """The links to all other members of the record."""
+
+    def __init__(self, local: LocalMember, counters: PeerCounters) -> None:
+        self._counters = counters
+        self._links = {
+            member: PeerLink(local, member, counters)
+            for member in range(len(local.record.members))
+            if member != local.me
+        }
+
+    def send(self, to: int | None, message: PeerMessage) -> None:
+        """Queue a message for one member, or for every other with None."""
+        frame = encode_message(message)
+        if len(frame) > MAX_FRAME_BYTES:
+            self._counters.frames_dropped(1)
+            _log.error("frame-too-large", extra={"bytes": len(frame)})
+            return
+        for link in self._links.values() if to is None else (self._links[to],):
+            link.send(frame)
+
+    def connected(self, member: int) -> bool:
+        """True while our connection to this member stands."""
+        return self._links[member].connected
+
+    async def run(self) -> None:
+        """Keep all connections up, until cancelled."""
+        async with asyncio.TaskGroup() as links:
+            for link in self._links.values():
+                links.create_task(link.run())

@@ -1,0 +1,167 @@
+"""Which client envelopes reach the core: signed, well formed, fresh, and not too many."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from dwcp.identity import Ed25519Verifier
+from dwcp.wire.envelope import (
+    Busy,
+    Envelope,
+    EnvelopeBody,
+    Rejected,
+    Reply,
+    decode_body,
+    reply_signing_bytes,
+)
+from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.signing import SIGNATURE_BYTES, Signer
+from dwcp_replica.api.desk import Answer, ClientDesk
+from dwcp_replica.api.envelopes import SIGNATURE
+from dwcp_replica.api.metrics import ReplicaMetrics
+from dwcp_replica.core.effects import Submit
+from dwcp_replica.core.pending import PENDING_MAX, PENDING_PER_CLIENT_MAX
+from dwcp_replica.node.engine import Engine
+from dwcp_replica.node.hooks import ReplyHook
+from dwcp_replica.node.signatures import Questions, SignatureGate
+from dwcp_replica.store import Outcome, Refusal, RefusalReason, Store
+
+PENDING_BUSY: Final = PENDING_MAX * 3 // 4
+"""Pending requests from which on clients wait; the rest is for what peers forward."""
+PER_CLIENT_BUSY: Final = PENDING_PER_CLIENT_MAX // 2
+RETRY_AFTER_MS: Final = 100
+IN_FLIGHT_S_MAX: Final = 60.0
+"""After this long an envelope no longer counts against its client: it may have been dropped."""
+
+
+class Admission:
+    """The client side of one running replica (api.host.ClientService)."""
+
+    def __init__(
+        self, *, genesis: EpochRecord, record: EpochRecord, me: int, signer: Signer,
+        verifier: Ed25519Verifier, gate: SignatureGate, engine: Engine, store: Store,
+        metrics: ReplicaMetrics, reply_hook: ReplyHook | None,
+    ) -> None:  # fmt: skip
+        self.genesis = genesis
+        self.me = me
+        self.verifier = verifier
+        self.desk = ClientDesk()
+        self._scope = scope_of(genesis, record)
+        self._questions = Questions(genesis, record)
+        self._signer = signer
+        self._gate = gate
+        self._engine = engine
+        self._store = store
+        self._metrics = metrics
+        self._reply_hook = reply_hook
+        self._in_flight: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+        self._per_client: Counter[bytes] = Counter()
+
+    def admit(self, envelope: Envelope, answer: Callable[[Answer], None]) -> None:
+        """Take an envelope in, or answer it at once; see ClientService."""
+        request = envelope.digest()
+        try:
+            body = decode_body(envelope.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            message = f"the body is not the MessagePack of an EnvelopeBody: {error}"
+            return self._reject(request, RefusalReason.MALFORMED, message, answer)
+        if (refusal := self._store.check(envelope, body)) is not None:
+            return self._refuse(request, refusal, answer)
+        if self._is_busy(envelope.client, request):
+            self._metrics.busy.inc()
+            return answer(Busy(request, RETRY_AFTER_MS))
+        check = self._questions.envelope(envelope)
+
+        def judged(holds: bool) -> None:
+            if holds:
+                self._take(envelope, body, request, answer)
+            else:
+                message = "the client's signature on the envelope does not verify"
+                self._reject(request, SIGNATURE, message, answer)
+
+        return self._gate.push_envelope(check, judged)
+
+    def executed(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Answer whoever waits for these."""
+        for outcome in outcomes:
+            since = self._forget(outcome.request)
+            if since is not None:
+                self._metrics.commit_seconds.observe(time.monotonic() - since)
+            if self.desk.wants(outcome.client, outcome.request):
+                self.desk.deliver(outcome.client, self._reply(outcome))
+
+    def _take(
+        self, envelope: Envelope, body: EnvelopeBody, request: bytes,
+        answer: Callable[[Answer], None],
+    ) -> None:  # fmt: skip
+        match self._store.lookup(envelope, body):
+            case Outcome() as known:
+                answer(self._reply(known))
+            case Refusal() as refusal:
+                self._refuse(request, refusal, answer)
+            case None:
+                self._remember(envelope.client, request)
+                self._engine.inbox.put(Submit(envelope))
+
+    def _is_busy(self, client: bytes, request: bytes) -> bool:
+        self._expire()
+        if request in self._in_flight:
+            return False
+        waiting = len(self._gate) + len(self._engine.inbox)
+        return (
+            self._engine.disk_full
+            or self._engine.standing.pending + waiting >= PENDING_BUSY
+            or self._per_client[client] >= PER_CLIENT_BUSY
+        )
+
+    def _remember(self, client: bytes, request: bytes) -> None:
+        if request not in self._in_flight:
+            self._in_flight[request] = (client, time.monotonic())
+            self._per_client[client] += 1
+
+    def _forget(self, request: bytes) -> float | None:
+        client, since = self._in_flight.pop(request, (None, None))
+        if client is not None:
+            self._per_client[client] -= 1
+            if not self._per_client[client]:
+                del self._per_client[client]
+        return since
+
+    def _expire(self) -> None:
+        oldest_s = time.monotonic() - IN_FLIGHT_S_MAX
+        while self._in_flight:
+            request, (_, since) = next(iter(self._in_flight.items()))
+            if since > oldest_s:
+                return
+            self._forget(request)
+
+    def _refuse(self, request: bytes, refusal: Refusal, answer: Callable[[Answer], None]) -> None:
+        self._reject(request, refusal.reason, refusal.failure.message, answer)
+
+    def _reject(
+        self, request: bytes, reason: str, message: str, answer: Callable[[Answer], None]
+    ) -> None:
+        self._metrics.rejected.labels(reason).inc()
+        answer(Rejected(request, reason, message))
+
+    def _reply(self, outcome: Outcome) -> Reply:
+        standing = self._engine.standing
+        reply = Reply(
+            request=outcome.request,
+            index=outcome.index,
+            revision=outcome.revision,
+            results=outcome.results,
+            epoch=standing.epoch,
+            view=standing.view,
+            member=self.me,
+            sig=bytes(SIGNATURE_BYTES),
+        )
+        if self._reply_hook is not None:
+            reply = self._reply_hook(reply)
+        sig = self._signer.sign(reply_signing_bytes(self._scope, reply))
+        return msgspec.structs.replace(reply, sig=sig)

@@ -1,0 +1,45 @@
+"""How a replica process was started, and the codes with which it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+EXIT_STOPPED: Final = 0
+EXIT_FAULT: Final = 70
+"""An invariant does not hold, or the disk failed: this process can not go on."""
+EXIT_LOCKED: Final = 75
+"""Another process holds the data directory."""
+EXIT_REFUSED: Final = 78
+"""The arguments or the data directory can not be used: starting again will not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read "HOST:PORT" or "[HOST]:PORT". Raises ValueError with a sentence."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError(f"{text!r} is not HOST:PORT")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What the command line says. `token` is the one-time secret of this member, if any."""
+
+    data: Path
+    name: str
+    cluster: str
+    namespace: str
+    client_listen: Address
+    peer_listen: Address
+    token: bytes | None = None
+    stay_on_refusal: bool = False

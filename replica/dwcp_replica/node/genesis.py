@@ -1,0 +1,171 @@
+"""How this process gets its genesis: by an authenticated offer, once and for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import random
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from dwcp.identity import Ed25519Verifier
+from dwcp.wire.records import (
+    EpochRecord,
+    Identity,
+    SignedGenesis,
+    check_genesis,
+    genesis_signing_bytes,
+    is_complete,
+)
+from dwcp.wire.signing import SIGNATURE_BYTES, ZERO_HASH
+from dwcp_replica.api.bootstrap import GENESIS_BYTES_MAX
+from dwcp_replica.api.host import GenesisRefusedError
+from dwcp_replica.durable import DataDirectory, ForeignDirectory, GenesisConflict
+from dwcp_replica.node.config import NodeConfig
+
+ASK_PEERS_EVERY_S: Final = 1.0
+ASK_TIMEOUT_S: Final = 3.0
+
+_log = logging.getLogger(__name__)
+_decoder = msgspec.msgpack.Decoder(SignedGenesis)
+
+
+class GenesisKeeper:
+    """This member's identity and its genesis, on its data directory."""
+
+    def __init__(self, config: NodeConfig, directory: DataDirectory) -> None:
+        self._config = config
+        self._directory = directory
+        self._verifier = Ed25519Verifier()
+        self.complete = asyncio.Event()
+        if directory.genesis is not None:
+            self._check_stored(directory.genesis)
+            self._note_complete(directory.genesis)
+        self.identity = self._make_identity()
+
+    @property
+    def genesis(self) -> SignedGenesis | None:
+        """The complete genesis, or None while signatures are missing."""
+        return self._directory.genesis if self.complete.is_set() else None
+
+    def offer(self, offer: SignedGenesis, mac: bytes) -> SignedGenesis:
+        """Check an offered genesis, sign it, store it durably; return what is stored now.
+
+        Raises GenesisRefusedError.
+        """
+        self._check_mac(offer.record, mac)
+        stored = self._directory.genesis
+        if stored is not None and stored.record != offer.record:
+            raise GenesisRefusedError(
+                409, "genesis-conflict", "this member has another genesis already, for ever: "
+                "offer that one, or use a new member with an empty directory",
+            )  # fmt: skip
+        if (fault := check_genesis(offer, self._verifier)) is not None:
+            raise GenesisRefusedError(400, "genesis-invalid", fault)
+        if (fault := self._foreign(offer.record)) is not None:
+            raise GenesisRefusedError(409, "genesis-foreign", fault)
+        return self._store(self._signed(offer))
+
+    async def ask_peers(self) -> None:
+        """While signatures are missing, look whether another member has them all."""
+        timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while not self.complete.is_set():
+                stored = self._directory.genesis
+                for member in stored.record.members if stored else ():
+                    if member.name != self._config.name and not self.complete.is_set():
+                        await self._ask(session, member.client)
+                await asyncio.sleep(ASK_PEERS_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311 jitter
+
+    async def _ask(self, session: aiohttp.ClientSession, base_url: str) -> None:
+        stored = self._directory.genesis
+        assert stored is not None, "peers are known from the stored genesis"
+        try:
+            async with session.get(f"{base_url}/dwcp/v1/genesis") as response:
+                if response.status != 200:
+                    return
+                body = await response.content.read(GENESIS_BYTES_MAX + 1)
+            seen = _decoder.decode(body)
+        except (aiohttp.ClientError, OSError, ValueError, msgspec.DecodeError, RecursionError):
+            return  # not there yet, or not a member's answer: asked again later
+        is_ours = seen.record == stored.record and is_complete(seen)
+        if is_ours and check_genesis(seen, self._verifier) is None:
+            self._store(seen)
+
+    def _check_mac(self, record: EpochRecord, mac: bytes) -> None:
+        token = self._config.token
+        if token is None:
+            raise GenesisRefusedError(
+                403, "token-mac", "this member was started without --token-file: "
+                "nobody can prove to it that a genesis is the right one",
+            )  # fmt: skip
+        right = hmac.digest(token, b"genesis" + record.hash(), hashlib.sha256)
+        if not hmac.compare_digest(right, mac):
+            _log.warning("genesis-refused", extra={"reason": "token-mac"})
+            raise GenesisRefusedError(
+                403, "token-mac", "the token MAC is not that of this member's token"
+            )
+
+    def _foreign(self, record: EpochRecord) -> str | None:
+        """Why a valid record is not this member's, or None."""
+        config, directory = self._config, self._directory
+        if (record.cluster, record.namespace) != (config.cluster, config.namespace):
+            return (
+                f"this member belongs to {config.namespace}/{config.cluster}, the genesis is of "
+                f"{record.namespace}/{record.cluster}"
+            )
+        number = record.member_named(config.name)
+        if number is None:
+            return f"the genesis does not name a member {config.name}"
+        member = record.members[number]
+        if member.identity != directory.signer.public_key:
+            return f"the genesis names another key for {config.name} than this volume holds"
+        if member.certificate != directory.certificate_fingerprint:
+            return f"the genesis names another certificate for {config.name} than this volume holds"
+        return None
+
+    def _check_stored(self, stored: SignedGenesis) -> None:
+        fault = check_genesis(stored, self._verifier) or self._foreign(stored.record)
+        if fault is not None:
+            raise ForeignDirectory(f"the genesis stored in {self._directory.path}: {fault}")
+
+    def _signed(self, offer: SignedGenesis) -> SignedGenesis:
+        number = offer.record.member_named(self._config.name)
+        assert number is not None, "a foreign record was refused"
+        sigs = list(offer.member_sigs)
+        sigs[number] = self._directory.signer.sign(genesis_signing_bytes(offer.record))
+        return msgspec.structs.replace(offer, member_sigs=tuple(sigs))
+
+    def _store(self, signed: SignedGenesis) -> SignedGenesis:
+        try:
+            stored = self._directory.store_genesis(signed)
+        except GenesisConflict as conflict:
+            raise GenesisRefusedError(409, "genesis-conflict", str(conflict)) from None
+        self._note_complete(stored)
+        return stored
+
+    def _note_complete(self, stored: SignedGenesis) -> None:
+        if is_complete(stored) and not self.complete.is_set():
+            self.complete.set()
+            _log.info("genesis-complete", extra={"genesis": stored.record.hash().hex()})
+
+    def _make_identity(self) -> Identity:
+        directory = self._directory
+        unsigned = Identity(
+            name=self._config.name,
+            identity=directory.signer.public_key,
+            certificate=directory.certificate_fingerprint,
+            proof=bytes(SIGNATURE_BYTES),
+            mac=ZERO_HASH,
+        )
+        claim = unsigned.claim()
+        token = self._config.token
+        return msgspec.structs.replace(
+            unsigned,
+            proof=directory.signer.sign(claim),
+            mac=ZERO_HASH if token is None else hmac.digest(token, claim, hashlib.sha256),
+        )

@@ -1,0 +1,245 @@
+"""The replica process from start to stop: waiting, running, or refusing to run.
+
+    Waiting ──genesis complete──> Running
+       └────────── the directory can not be used ──────────> Refused
+
+A restart in any phase goes on where it was: what a phase rests on is on the disk before it
+begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from datetime import UTC, datetime
+from typing import Final
+
+from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, scope_of
+from dwcp_replica.api.host import GenesisRefusedError
+from dwcp_replica.api.metrics import ReplicaMetrics
+from dwcp_replica.api.server import ApiServer
+from dwcp_replica.api.views import EvidenceView, Phase, StatusView
+from dwcp_replica.durable import (
+    DataDirectory,
+    DataFault,
+    DirectoryLocked,
+    LocalFault,
+    LostIdentity,
+    MissingDirectory,
+)
+from dwcp_replica.node import views
+from dwcp_replica.node.admission import Admission
+from dwcp_replica.node.config import EXIT_LOCKED, EXIT_REFUSED, EXIT_STOPPED, NodeConfig
+from dwcp_replica.node.genesis import GenesisKeeper
+from dwcp_replica.node.hooks import HookMaker
+from dwcp_replica.node.running import RunningReplica, recover
+
+_REASONS: Final[dict[type[DataFault], str]] = {
+    MissingDirectory: "missing",
+    LostIdentity: "lost-identity",
+}
+"""Any other fault of the directory is "foreign"."""
+
+_log = logging.getLogger(__name__)
+
+
+class ReplicaProcess:
+    """One replica process (api.host.Host)."""
+
+    def __init__(self, config: NodeConfig, make_hooks: HookMaker | None = None) -> None:
+        self.config = config
+        self.metrics = ReplicaMetrics()
+        self.started_at = datetime.now(UTC)
+        self.running: RunningReplica | None = None
+        self.refusal: str | None = None
+        self._make_hooks = make_hooks
+        self._directory: DataDirectory | None = None
+        self._keeper: GenesisKeeper | None = None
+        self._api = ApiServer(self, self.metrics)
+        self._stop = asyncio.Event()
+        self._fault: LocalFault | None = None
+
+    async def run(self) -> int:
+        """Live until SIGTERM or SIGINT; return the exit code.
+
+        Whatever fails, in a task or here, comes out as an ExceptionGroup.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+            try:
+                code = await self._live(tasks)
+                if self._fault is not None:
+                    raise self._fault
+            finally:
+                if self._directory is not None:
+                    self._directory.close()
+        if code == EXIT_STOPPED:
+            _log.info("stopped")
+        return code
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._stop.set()
+
+    # --- phases ---------------------------------------------------------------------------------
+
+    async def _live(self, tasks: asyncio.TaskGroup) -> int:
+        try:
+            self._open()
+        except DirectoryLocked as fault:
+            _log.critical("start-refused", extra={"reason": "locked", "detail": str(fault)})
+            return EXIT_LOCKED
+        except DataFault as fault:
+            if (code := self._refuse(fault)) is not None:
+                return code
+        listen = self.config.client_listen
+        await self._api.start(listen.host, listen.port)
+        try:
+            _log.info("listening", extra={"phase": self.phase, "port": listen.port})
+            return await self._serve(tasks)
+        finally:
+            await self._api.close()
+
+    def _open(self) -> None:
+        config = self.config
+        self._directory = DataDirectory.open(config.data, name=config.name, cluster=config.cluster)
+        self._keeper = GenesisKeeper(config, self._directory)
+
+    def _refuse(self, fault: DataFault) -> int | None:
+        """Note why this process can not run; the exit code, or None when it is to stay up."""
+        reason = _REASONS.get(type(fault), "foreign")
+        self.metrics.start_refused.labels(reason).set(1)
+        self.refusal = str(fault)
+        _log.critical("start-refused", extra={"reason": reason, "detail": self.refusal})
+        return None if self.config.stay_on_refusal else EXIT_REFUSED
+
+    async def _serve(self, tasks: asyncio.TaskGroup) -> int:
+        if self.refusal is None:
+            if not await self._wait_for_genesis(tasks):
+                return EXIT_STOPPED
+            try:
+                running = await self._recover()
+            except DataFault as fault:
+                if (code := self._refuse(fault)) is not None:
+                    return code
+            else:
+                await self._work(running)
+                return EXIT_STOPPED
+        await self._stop.wait()
+        return EXIT_STOPPED
+
+    async def _wait_for_genesis(self, tasks: asyncio.TaskGroup) -> bool:
+        """Wait; False when the process is to stop first."""
+        assert self._keeper is not None, "opened"
+        stop = tasks.create_task(self._stop.wait())
+        complete = tasks.create_task(self._keeper.complete.wait())
+        asking = tasks.create_task(self._keeper.ask_peers())
+        await asyncio.wait((stop, complete), return_when=asyncio.FIRST_COMPLETED)
+        for task in (stop, complete, asking):
+            task.cancel()
+        return not self._stop.is_set()
+
+    async def _recover(self) -> RunningReplica:
+        directory, genesis = self._directory, self.record
+        assert directory is not None, "opened"
+        assert genesis is not None, "complete"
+        me = genesis.member_named(self.config.name)
+        assert me is not None, "a foreign genesis was refused"
+        found = await asyncio.to_thread(recover, directory, genesis, me)
+        if found.damage is not None:
+            self.metrics.wal_damage.labels(found.damage.kind).inc()
+            level = logging.WARNING if found.damage.harmless else logging.CRITICAL
+            _log.log(level, "log-damaged", extra={"detail": str(found.damage)})
+        return RunningReplica(directory, genesis, me, found, self.metrics, self._make_hooks)
+
+    async def _work(self, running: RunningReplica) -> None:
+        """Run the member until the process is to stop."""
+        try:
+            if self._stop.is_set():
+                return  # while the log was read
+            await running.start(self.config.peer_listen)
+            async with asyncio.TaskGroup() as tasks:
+                work = [tasks.create_task(task) for task in running.tasks()]
+                self.running = running
+                _log.info("running", extra={"final": running.replay_upto, "mute": running.mute})
+                await self._stop.wait()
+                await running.hand_over()
+                for task in work:
+                    task.cancel()
+        finally:
+            await running.close()
+
+    # --- api.host.Host --------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """Waiting, Running or Refused."""
+        if self.refusal is not None:
+            return "Refused"
+        return "Waiting" if self.record is None else "Running"
+
+    @property
+    def record(self) -> EpochRecord | None:
+        """The genesis record, once it is complete."""
+        signed = self.genesis()
+        return None if signed is None else signed.record
+
+    def readiness(self) -> str | None:
+        """Why this replica does not vote; None when it does."""
+        if self.refusal is not None:
+            return self.refusal
+        if self._stop.is_set():
+            return "stopping"
+        if self.record is None:
+            return "waiting for the genesis"
+        if self.running is None:
+            return "reading the log"
+        return self.running.hindrance()
+
+    def identity(self) -> Identity | None:
+        """Key, certificate, proof and MAC; None when the directory can not be used."""
+        return None if self._keeper is None else self._keeper.identity
+
+    def genesis(self) -> SignedGenesis | None:
+        """The complete genesis, or None."""
+        return None if self._keeper is None else self._keeper.genesis
+
+    def offer_genesis(self, offer: SignedGenesis, mac: bytes) -> SignedGenesis:
+        """Take a genesis in. Raises GenesisRefusedError."""
+        if self._keeper is None:
+            raise GenesisRefusedError(503, "refused", self.refusal or "starting")
+        try:
+            return self._keeper.offer(offer, mac)
+        except LocalFault as fault:
+            self._fault = fault
+            self.stop()
+            raise GenesisRefusedError(500, "disk", str(fault)) from fault
+
+    def service(self) -> Admission | None:
+        """The client side of the running replica, or None."""
+        return None if self.running is None else self.running.admission
+
+    def status(self) -> StatusView:
+        """Where the replica stands."""
+        return views.status(
+            self.config, self.started_at, self.phase, self.readiness(), self.record, self.running
+        )
+
+    def sign_status(self, payload: bytes) -> bytes | None:
+        """The signature over a status, or None while there is no genesis."""
+        record = self.record
+        if record is None or self._directory is None:
+            return None
+        message = scope_of(record, record).signing_bytes("status", payload)
+        return self._directory.signer.sign(message)
+
+    def evidence(self) -> list[EvidenceView]:
+        """The proofs against members that this replica holds."""
+        return [] if self.running is None else views.evidence(self.running)
+
+    def refresh_metrics(self) -> None:
+        """Set the gauges to what is so now."""
+        views.refresh(self.metrics, self.readiness(), self.running)

@@ -1,0 +1,259 @@
+"""A member at work: its core, log, store, peers and clients, joined."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from dwcp.identity import Ed25519Verifier
+from dwcp.wire.peer import PeerMessage
+from dwcp.wire.records import EpochRecord
+from dwcp_replica.api.metrics import ReplicaMetrics
+from dwcp_replica.core.effects import (
+    EVERYONE,
+    CheckpointStable,
+    Event,
+    EvidenceFound,
+    Halted,
+    HandOver,
+    MessageRefused,
+    Outbound,
+    Received,
+    Record,
+    StateDiverged,
+    ViewChangeStarted,
+    ViewEntered,
+)
+from dwcp_replica.core.replica import Replica
+from dwcp_replica.durable import Damage, DamageKind, DataDirectory, Wal, wal_binding
+from dwcp_replica.net.dialer import PeerDialer
+from dwcp_replica.net.hello import LocalMember
+from dwcp_replica.net.server import PeerServer
+from dwcp_replica.net.tls import server_context
+from dwcp_replica.node.admission import Admission
+from dwcp_replica.node.config import Address
+from dwcp_replica.node.engine import Engine, Journal
+from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
+from dwcp_replica.node.inbox import BACKLOG_MAX
+from dwcp_replica.node.signatures import Questions, SignatureGate
+from dwcp_replica.store import Outcome, Store
+
+VERIFY_THREADS: Final = 2
+HAND_OVER_S_MAX: Final = 2.0
+FLUSH_S_MAX: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class StateDivergedError(Exception):
+    """This replica's state differs from what a quorum signed: it must not go on."""
+
+
+class HaltedError(Exception):
+    """The engine found that going on could break a promise."""
+
+
+class ClosedLog:
+    """Stands in for a log that is damaged in the middle and takes no more records.
+
+    The replica is mute then: it signs nothing that would have to be remembered.
+    """
+
+    def append(self, records: list[Record]) -> None:
+        """Forget the records: they are learned again after a restart."""
+
+    def sync(self) -> None:
+        """Nothing was written."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a start found: the core as its log left it, and the log to go on with."""
+
+    core: Replica
+    verifier: Ed25519Verifier
+    journal: Journal
+    damage: Damage | None
+    mute: str | None
+
+
+def recover(directory: DataDirectory, genesis: EpochRecord, me: int) -> Recovered:
+    """Read the log and bring the core to where it was. Blocks; raises the faults of `durable`."""
+    binding = wal_binding(genesis.cluster_id, directory.signer.public_key)
+    wal, records, damage = Wal.open(directory.wal_path, binding=binding)
+    journal: Journal = wal
+    mute = None
+    if damage is not None and not damage.harmless:
+        mute = f"damaged {damage.kind}"
+        if damage.kind is DamageKind.MIDDLE:
+            wal.close()
+            journal = ClosedLog()
+    verifier = Ed25519Verifier()
+    core = Replica(
+        genesis=genesis,
+        me=me,
+        signer=directory.signer,
+        verifier=verifier,
+        records=records,
+        mute=mute,
+    )
+    return Recovered(core, verifier, journal, damage, mute)
+
+
+class RunningReplica:
+    """Joins what was recovered with peers and clients. Implements engine.Effects."""
+
+    def __init__(
+        self, directory: DataDirectory, genesis: EpochRecord, me: int, found: Recovered,
+        metrics: ReplicaMetrics, make_hooks: HookMaker | None,
+    ) -> None:  # fmt: skip
+        signer = directory.signer
+        outbound: OutboundHook | None = None
+        reply: ReplyHook | None = None
+        if make_hooks is not None:
+            outbound, reply = make_hooks(genesis, me, signer)
+        local = LocalMember(genesis, genesis, me, signer)
+        store = Store(genesis)
+        self.genesis = genesis
+        self.me = me
+        self.mute = found.mute
+        self.damage = found.damage
+        self.store = store
+        self._directory = directory
+        self._metrics = metrics
+        self._outbound_hook = outbound
+        self._journal = found.journal
+        self._questions = Questions(genesis, genesis)
+        self._threads = ThreadPoolExecutor(VERIFY_THREADS, "dwcp-verify")
+        self._gate = SignatureGate(found.verifier, self._threads)
+        interval = genesis.parameters.checkpoint_interval
+        self.engine = Engine(found.core, store, found.journal, self, interval, metrics)
+        self.replay_upto = self.engine.standing.final
+        self.admission = Admission(
+            genesis=genesis, record=genesis, me=me, signer=signer, verifier=found.verifier,
+            gate=self._gate, engine=self.engine, store=store, metrics=metrics, reply_hook=reply,
+        )  # fmt: skip
+        self.dialer = PeerDialer(local, metrics)
+        self.server = PeerServer(local, found.verifier, self._receive, metrics)
+
+    async def start(self, listen: Address) -> None:
+        """Listen for peers. Raises OSError when the address can not be bound."""
+        directory = self._directory
+        context = server_context(directory.tls_certificate_path, directory.tls_key_path)
+        await self.server.start(listen.host, listen.port, context)
+
+    def tasks(self) -> list[Coroutine[Any, Any, None]]:
+        """What must run; the end of any of them is the end of the process."""
+        return [self.engine.run(), self._gate.run(), self.dialer.run()]
+
+    def hindrance(self) -> str | None:
+        """Why this member does not vote; None when it does."""
+        if self.mute is not None:
+            return f"mute: {self.mute}"
+        if self.store.applied_index < self.replay_upto:
+            return f"executing its log again: {self.store.applied_index} of {self.replay_upto}"
+        return "the disk is full" if self.engine.disk_full else None
+
+    async def hand_over(self) -> None:
+        """Give up the primary role if it is mine, then let out what is on its way. Bounded."""
+        standing = self.engine.standing
+        if standing.active and standing.primary == self.me and self.mute is None:
+            self.engine.inbox.put(HandOver())
+            moved = await self._within(HAND_OVER_S_MAX, standing.view)
+            _log.info("handed-over" if moved else "hand-over-timed-out")
+        await self._within(FLUSH_S_MAX, None)
+
+    async def _within(self, seconds: float, view: int | None) -> bool:
+        """Wait until a later view is active, or with None until nothing is on its way."""
+
+        def reached() -> bool:
+            now = self.engine.standing
+            return self.engine.idle if view is None else now.active and now.view > view
+
+        try:
+            async with asyncio.timeout(seconds):
+                await self.engine.until(reached)
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close connections and the log, once the tasks have ended."""
+        await self.server.close()
+        self._threads.shutdown()
+        self._journal.close()
+
+    # --- peers ----------------------------------------------------------------------------------
+
+    async def _receive(self, sender: int, message: PeerMessage) -> None:
+        inbox = self.engine.inbox
+        while inbox.full or len(self._gate) >= BACKLOG_MAX:
+            await inbox.taken()
+        checks = self._questions.message(message)
+        self._gate.push_message(checks, partial(inbox.put, Received(sender, message)))
+
+    # --- engine.Effects -------------------------------------------------------------------------
+
+    def send(self, messages: list[Outbound]) -> None:
+        """Send to peers."""
+        if self._outbound_hook is not None:
+            messages = self._outbound_hook(messages)
+        for message in messages:
+            self.dialer.send(None if message.to == EVERYONE else message.to, message.message)
+
+    def executed(self, outcomes: tuple[Outcome, ...]) -> None:
+        """Answer the clients that wait for these."""
+        self.admission.executed(outcomes)
+
+    def publish(self, events: list[Event]) -> None:
+        """Log and count. Raises StateDivergedError and HaltedError."""
+        for event in events:
+            self._publish(event)
+
+    def _publish(self, event: Event) -> None:
+        metrics = self._metrics
+        match event:
+            case ViewChangeStarted(view, reason):
+                metrics.view_changes.labels(reason).inc()
+                self._report("view-change", view=view, reason=str(reason))
+            case ViewEntered(view, primary):
+                self._report("view-entered", view=view, primary=self._name(primary))
+            case CheckpointStable(index, state):
+                _log.debug("checkpoint-stable", extra={"index": index, "state": state.hex()})
+            case EvidenceFound(member, kind, _):
+                metrics.evidence.labels(kind).inc()
+                self._report("byzantine-evidence", member=self._name(member), kind=kind)
+            case MessageRefused(sender, kind, reason):
+                metrics.messages_refused.labels(kind, reason).inc()
+                extra = {"from": self._name(sender), "kind": kind, "reason": reason}
+                _log.debug("message-refused", extra=extra)
+            case Halted(reason):
+                metrics.halted.set(1)
+                raise HaltedError(
+                    f"{reason}: more than f members must have lied, or this one's disk is wrong; "
+                    f"keep {self._directory.path} as evidence, and replace this member"
+                )
+            case StateDiverged(index, mine, stable):
+                metrics.state_diverged.set(1)
+                raise StateDivergedError(
+                    f"after entry {index} the state's digest is {mine.hex()} here, but a quorum "
+                    f"signed {stable.hex()}: keep {self._directory.path} as evidence, and replace "
+                    "this member"
+                )
+
+    def _report(self, event: str, **fields: object) -> None:
+        standing = self.engine.standing
+        extra = {"epoch": standing.epoch, "index": standing.final, **fields}
+        _log.info(event, extra=extra)
+
+    def _name(self, member: int) -> str:
+        members = self.genesis.members
+        return members[member].name if 0 <= member < len(members) else f"stranger {member}"

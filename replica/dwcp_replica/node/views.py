@@ -1,0 +1,146 @@
+"""What status, evidence and gauges show of a process."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+
+from dwcp.wire.records import EpochRecord
+from dwcp_replica.api.metrics import ReplicaMetrics
+from dwcp_replica.api.views import EvidenceSummary, EvidenceView, PeerView, Phase, StatusView
+from dwcp_replica.core.effects import EvidenceFound
+from dwcp_replica.core.quorum import faults
+from dwcp_replica.node.config import NodeConfig
+from dwcp_replica.node.running import RunningReplica
+
+VERSION: Final = version("dwcp")
+
+
+def status(
+    config: NodeConfig, started_at: datetime, phase: Phase, hindrance: str | None,
+    record: EpochRecord | None, running: RunningReplica | None,
+) -> StatusView:  # fmt: skip
+    """The status of a process in any phase; `hindrance` is why it does not vote."""
+    known = {} if record is None else _of_record(record, config.name)
+    if running is not None:
+        known |= _of_running(running)
+    return StatusView(
+        cluster=config.cluster,
+        namespace=config.namespace,
+        name=config.name,
+        phase=phase,
+        reason=hindrance,
+        ready=hindrance is None,
+        version=VERSION,
+        pid=os.getpid(),
+        started_at=started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        **known,
+    )
+
+
+def evidence(running: RunningReplica) -> list[EvidenceView]:
+    """The proofs against members, with what proves them."""
+    return [
+        EvidenceView(
+            proof=msgspec.msgpack.encode(found.evidence),
+            **_summary(running.genesis, found),
+        )
+        for found in running.engine.standing.evidence
+    ]
+
+
+def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningReplica | None) -> None:
+    """Set the gauges to what is so now."""
+    metrics.ready.set(hindrance is None)
+    if running is None:
+        return
+    standing = running.engine.standing
+    members = len(running.genesis.members)
+    metrics.replica_count.set(members)
+    metrics.tolerance.set(faults(members))
+    metrics.epoch.set(standing.epoch)
+    metrics.view.set(standing.view)
+    metrics.view_active.set(standing.active)
+    metrics.is_primary.set(standing.active and standing.primary == running.me)
+    metrics.last_index.set(standing.last)
+    metrics.prepared_index.set(standing.prepared)
+    metrics.final_index.set(standing.final)
+    metrics.applied_index.set(running.store.applied_index)
+    metrics.stable_checkpoint.set(standing.stable)
+    metrics.pending.set(standing.pending)
+    metrics.revision.set(running.store.revision)
+    metrics.pre_prepare_log_size.set(standing.pre_prepare_log_size)
+    metrics.prepare_log_size.set(standing.prepare_log_size)
+    metrics.commit_log_size.set(standing.commit_log_size)
+    metrics.muted.set(standing.mute is not None)
+    metrics.disk_full.set(running.engine.disk_full)
+    metrics.connections.set(running.admission.desk.connections)
+    others = [member for member in range(members) if member != running.me]
+    metrics.peers_connected.set(sum(map(running.dialer.connected, others)))
+
+
+def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
+    return {
+        "cluster_id": record.cluster_id.hex(),
+        "id": record.member_named(name),
+        "epoch": record.epoch,
+        "protocol": record.protocol,
+    }
+
+
+def _of_running(running: RunningReplica) -> dict[str, Any]:
+    standing = running.engine.standing
+    leads = standing.active and standing.primary == running.me
+    return {
+        "epoch": standing.epoch,
+        "view": standing.view,
+        "active": standing.active,
+        "primary": running.genesis.members[standing.primary].name,
+        "role": "primary" if leads else "backup",
+        "last_index": standing.last,
+        "prepared_index": standing.prepared,
+        "final_index": standing.final,
+        "applied_index": running.store.applied_index,
+        "stable_checkpoint": standing.stable,
+        "stable_state": standing.stable_state.hex() or None,
+        "revision": running.store.revision,
+        "pending_requests": standing.pending,
+        "mute": standing.mute,
+        "evidence": tuple(
+            EvidenceSummary(**_summary(running.genesis, found)) for found in standing.evidence
+        ),
+        "peers": _peers(running),
+    }
+
+
+def _summary(record: EpochRecord, found: EvidenceFound) -> dict[str, Any]:
+    header = found.evidence.first
+    return {
+        "member": record.members[found.member].name,
+        "kind": found.kind,
+        "view": header.term,
+        "index": header.index,
+    }
+
+
+def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
+    said = running.engine.standing.peers
+    peers = []
+    for number, member in enumerate(running.genesis.members):
+        if number == running.me:
+            continue
+        last = said.get(number)
+        peers.append(
+            PeerView(
+                name=member.name,
+                connected=running.dialer.connected(number),
+                last_contact_ms=running.server.silence_ms(number),
+                final_index=None if last is None else last.final,
+                view=None if last is None else last.view,
+            )
+        )
+    return tuple(peers)

@@ -1,0 +1,132 @@
+"""Status, evidence, health and metrics of a running cluster."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import msgspec
+
+from dwcp.identity import Ed25519Verifier
+from dwcp.wire.peer import Equivocation
+from dwcp.wire.records import scope_of
+from replica.harness import Place, RawClient, Tasks
+from replica.waiting import in_loop
+
+
+@in_loop
+async def test_a_status_is_signed_with_the_callers_nonce(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        await cluster.bootstrap()
+        verifier = Ed25519Verifier()
+        for number, place in enumerate(cluster.places):
+            record = cluster.running[place.name].record
+            assert record is not None
+            scope = scope_of(record, record)
+            key = record.members[number].identity
+            for nonce in (b"", b"fresh", bytes(64)):
+                url = f"{place.url}/dwcp/v1/status?nonce={nonce.hex()}"
+                code, body, headers = await cluster.http.call("GET", url)
+                assert code == 200
+                signature = base64.b64decode(headers["DWCP-Signature"])
+                signed = scope.signing_bytes("status", nonce + body)
+                assert verifier.verify(key, signed, signature)
+                other = scope.signing_bytes("status", b"other" + body)
+                assert not verifier.verify(key, other, signature)
+        for bad in ("xyz", "00" * 65):
+            url = f"{cluster.places[0].url}/dwcp/v1/status?nonce={bad}"
+            code, body, _ = await cluster.http.call("GET", url)
+            assert (code, msgspec.json.decode(body)["error"]) == (400, "nonce")
+
+
+@in_loop
+async def test_a_status_says_where_the_replica_stands(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        client = await cluster.bootstrap()
+        for n in range(11):
+            await cluster.http.post_all(cluster.places, client.put(b"k%d" % n))
+        for number, place in enumerate(cluster.places):
+
+            async def is_stable(place: Place = place) -> bool:
+                return bool((await cluster.http.status(place))["stableCheckpoint"] == 10)
+
+            await cluster.http.eventually(is_stable, what="the checkpoint at 10")
+            status = await cluster.http.status(place)
+            expected = {
+                "name": place.name, "id": number, "cluster": "test", "namespace": "default",
+                "phase": "Running", "reason": None, "ready": True, "mode": "Internet",
+                "protocol": "pbft", "epoch": 0, "view": 1, "active": True, "primary": "test-0",
+                "role": "backup" if number else "primary", "finalIndex": 12, "appliedIndex": 12,
+                "lastIndex": 12, "revision": 12, "pendingRequests": 0, "mute": None,
+                "evidence": [],
+            }  # fmt: skip
+            assert {key: status[key] for key in expected} == expected
+            assert len(bytes.fromhex(status["stableState"])) == 32
+            peers = {peer["name"]: peer for peer in status["peers"]}
+            assert set(peers) == {p.name for p in cluster.places} - {place.name}
+            for peer in peers.values():
+                assert peer["connected"]
+                assert peer["lastContactMs"] < 5000
+
+
+@in_loop
+async def test_the_metrics_of_the_brief_are_there(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        client = await cluster.bootstrap()
+        await cluster.http.post_all(cluster.places, client.put(b"k"))
+        primary, backup = cluster.places[0], cluster.places[1]
+        expected = {
+            "dwcp_view": 1, "dwcp_view_active": 1, "dwcp_replica_count": 4, "dwcp_epoch": 0,
+            "dwcp_byzantine_tolerance": 1, "dwcp_executed_requests_total": 2,
+            "dwcp_pending_requests": 0, "dwcp_final_index": 2, "dwcp_applied_index": 2,
+            "dwcp_stable_checkpoint": 0, "dwcp_pre_prepare_log_size": 2, "dwcp_ready": 1,
+            "dwcp_muted": 0, "dwcp_disk_full": 0, "dwcp_store_revision": 2,
+            "dwcp_peers_connected": 3, "dwcp_state_diverged": 0,
+        }  # fmt: skip
+        found = {name: await cluster.http.metric(backup, name) for name in expected}
+        assert found == expected
+        assert await cluster.http.metric(primary, "dwcp_is_primary") == 1
+        assert await cluster.http.metric(backup, "dwcp_is_primary") == 0
+        assert await cluster.http.metric(backup, "dwcp_wal_fsync_seconds_count") > 0
+        code, body, headers = await cluster.http.call("GET", f"{primary.url}/metrics")
+        assert code == 200
+        assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        assert b"dwcp_prepare_log_size" in body
+        assert b"dwcp_commit_log_size" in body
+
+
+@in_loop
+async def test_without_lies_there_is_no_evidence(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        await cluster.bootstrap()
+        code, body, _ = await cluster.http.call("GET", f"{cluster.places[0].url}/dwcp/v1/evidence")
+        assert (code, body) == (200, b"[]")
+
+
+@in_loop
+async def test_a_proven_lie_is_shown_with_its_proof(tmp_path: Path) -> None:
+    """The first primary signs two entries at one place: whoever sees both can prove it."""
+    async with Tasks(tmp_path, liars={0: "equivocate"}) as cluster:
+        honest = cluster.places[1:]
+        genesis = (await cluster.operator.bootstrap(cluster.places)).record
+        client = RawClient(genesis, cluster.client)
+        replies = await cluster.http.post_all(honest, client.opening())
+        client.opened(replies[0])
+        client.agreed(await cluster.http.post_all(honest, client.put(b"k")))
+
+        async def is_shown() -> bool:
+            return bool((await cluster.http.status(honest[0]))["evidence"])
+
+        await cluster.http.eventually(is_shown, what="the evidence")
+        (summary,) = (await cluster.http.status(honest[0]))["evidence"]
+        assert (summary["member"], summary["kind"]) == ("test-0", "equivocation")
+        _, body, _ = await cluster.http.call("GET", f"{honest[0].url}/dwcp/v1/evidence")
+        (view,) = msgspec.json.decode(body)
+        assert {key: view[key] for key in summary} == summary
+        proof = msgspec.msgpack.decode(base64.b64decode(view["proof"]), type=Equivocation)
+        scope, key = scope_of(genesis, genesis), genesis.members[0].identity
+        for header in (proof.first, proof.second):
+            assert Ed25519Verifier().verify(key, header.signing_bytes(scope), header.sig)
+        assert proof.first.hash() != proof.second.hash()
+        name = 'dwcp_byzantine_evidence_total{kind="equivocation"}'
+        assert await cluster.http.metric(honest[0], name) == 1
