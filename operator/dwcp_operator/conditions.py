@@ -1,0 +1,251 @@
+"""The conditions of a cluster, computed from what is seen: no clock, no I/O.
+
+Whatever one member says of itself is a claim: conditions rest on f+1 verified reports that
+match. Each condition keeps its transition time while its status stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from dwcp_operator.agreement import Agreement, agreement, verified_reports
+from dwcp_operator.plan.observed import Desired, Observed
+from dwcp_operator.plan.quorum import faulty_max, quorum
+from dwcp_operator.plan.steps import (
+    AdoptGenesis,
+    CompleteGenesis,
+    CreateGenesis,
+    CreateVolume,
+    DeliverGenesis,
+    EnsureKeys,
+    ReportForeignGenesis,
+    ReportForeignVolume,
+    ReportLostVolume,
+    ReportStopped,
+    StartMember,
+    Step,
+    WaitFor,
+)
+from dwcp_operator.resources import Condition
+
+Status = Literal["True", "False", "Unknown"]
+Type = Literal[
+    "Available", "Progressing", "Degraded", "QuorumAtRisk", "ByzantineFault", "ModeSettled"
+]
+
+
+class Reason(StrEnum):
+    """Every reason a condition may have, besides the planner's WaitReason."""
+
+    QUORUM_VOTES = "QuorumVotes"
+    QUORUM_LOST = "QuorumLost"
+    NO_SPARE = "NoSpareMember"
+    SPARE = "SpareMembers"
+    BOOTSTRAPPING = "Bootstrapping"
+    SETTLED = "Settled"
+    NEEDS_ATTENTION = "NeedsAttention"
+    CREATING_KEYS = "CreatingKeys"
+    STARTING_MEMBERS = "StartingMembers"
+    AGREEING_ON_GENESIS = "AgreeingOnGenesis"
+    ALL_READY = "AllMembersReady"
+    VOLUME_LOST = "VolumeLost"
+    VOLUME_FOREIGN = "VolumeForeign"
+    GENESIS_CONFLICT = "GenesisConflict"
+    MEMBER_STOPPED = "MemberStopped"
+    MEMBER_MUTE = "MemberMute"
+    MEMBERS_NOT_READY = "MembersNotReady"
+    NO_EVIDENCE = "NoEvidence"
+    EVIDENCE = "EvidenceAgreed"
+    CLAIM = "EvidenceClaimed"
+    MODE_AGREED = "ModeAgreed"
+    NO_AGREEMENT = "NoAgreement"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the conditions are computed from, and what several of them need."""
+
+    desired: Desired
+    observed: Observed
+    steps: tuple[Step, ...]
+    agreed: Agreement
+    good: tuple[str, ...]
+    """Members that vote in the agreed view and against which nothing is known."""
+
+    @property
+    def n(self) -> int:
+        """The number of members."""
+        return len(self.desired.members)
+
+    @property
+    def begun(self) -> bool:
+        """True once the genesis is published: from then on a missing member is a fault."""
+        return self.observed.genesis is not None and self.observed.genesis.published
+
+
+def situation(desired: Desired, observed: Observed, steps: tuple[Step, ...]) -> Situation:
+    """Look at what is seen, once."""
+    reports = verified_reports(observed)
+    agreed = agreement(reports, len(desired.members))
+    good = tuple(
+        name
+        for name in desired.members
+        if name in reports
+        and reports[name].ready
+        and (reports[name].epoch, reports[name].view) == (agreed.epoch, agreed.view)
+        and name not in agreed.faulty
+    )
+    return Situation(desired, observed, steps, agreed, good)
+
+
+def conditions(
+    seen: Situation, generation: int, previous: tuple[Condition, ...], now: str
+) -> tuple[Condition, ...]:
+    """All six conditions; `now` (RFC 3339) is the transition time of those that changed."""
+    before = {c.type: c for c in previous}
+    out = []
+    for kind, (status, reason, message) in _all(seen):
+        old = before.get(kind)
+        since = old.last_transition_time if old is not None and old.status == status else now
+        out.append(
+            Condition(
+                type=kind,
+                status=status,
+                reason=str(reason),
+                message=message[:4096],
+                observed_generation=generation,
+                last_transition_time=since,
+            )
+        )
+    return tuple(out)
+
+
+Verdict = tuple[Status, StrEnum, str]
+
+
+def _all(seen: Situation) -> Iterator[tuple[Type, Verdict]]:
+    yield "Available", _available(seen)
+    yield "Progressing", _progressing(seen)
+    yield "Degraded", _degraded(seen)
+    yield "QuorumAtRisk", _quorum_at_risk(seen)
+    yield "ByzantineFault", _byzantine_fault(seen)
+    yield "ModeSettled", _mode_settled(seen)
+
+
+def _available(seen: Situation) -> Verdict:
+    votes = f"{len(seen.good)} of {seen.n} members vote"
+    need = quorum(seen.n)
+    if not seen.begun:
+        return "False", Reason.BOOTSTRAPPING, "the members have not yet agreed on the genesis"
+    if seen.agreed.view is not None and len(seen.good) >= need:
+        return "True", Reason.QUORUM_VOTES, f"{votes} in view {seen.agreed.view}; {need} are enough"
+    return "False", Reason.QUORUM_LOST, f"{votes}, {need} are needed: see members"
+
+
+def _progressing(seen: Situation) -> Verdict:
+    acts = [s for s in seen.steps if not isinstance(s, WaitFor) and not _is_report(s)]
+    waits = [s for s in seen.steps if isinstance(s, WaitFor)]
+    if acts:
+        return "True", _doing(acts[0]), f"doing: {', '.join(_describe(s) for s in acts)}"
+    if waits:
+        names = ", ".join(name for wait in waits for name in wait.members)
+        return "True", waits[0].reason, f"waiting for {names}"
+    if seen.steps:
+        return "False", Reason.NEEDS_ATTENTION, "nothing can be done without help: see Degraded"
+    return "False", Reason.SETTLED, "everything is as the resource asks"
+
+
+def _is_report(step: Step) -> bool:
+    reports = (ReportLostVolume, ReportForeignVolume, ReportForeignGenesis, ReportStopped)
+    return isinstance(step, reports)
+
+
+def _doing(step: Step) -> Reason:
+    match step:
+        case EnsureKeys():
+            return Reason.CREATING_KEYS
+        case CreateGenesis() | AdoptGenesis() | DeliverGenesis() | CompleteGenesis():
+            return Reason.AGREEING_ON_GENESIS
+        case _:
+            return Reason.STARTING_MEMBERS
+
+
+def _describe(step: Step) -> str:
+    match step:
+        case CreateVolume(member) | StartMember(member) | DeliverGenesis(member):
+            return f"{type(step).__name__} {member}"
+        case _:
+            return type(step).__name__
+
+
+def _degraded(seen: Situation) -> Verdict:
+    for step in seen.steps:
+        trouble = _trouble(step)
+        if trouble is not None:
+            return "True", *trouble
+    for member in seen.observed.members:
+        if member.report is not None and member.report.mute is not None:
+            message = (
+                f"{member.name} signs nothing ({member.report.mute}): it learns and answers, and "
+                f"counts as one of the {faulty_max(seen.n)} that may fail"
+            )
+            return "True", Reason.MEMBER_MUTE, message
+    missing = [name for name in seen.desired.members if not seen.observed.member(name).ready]
+    if not seen.begun:
+        return "False", Reason.BOOTSTRAPPING, "the cluster is being made"
+    if missing:
+        return "True", Reason.MEMBERS_NOT_READY, f"not ready: {', '.join(missing)}"
+    return "False", Reason.ALL_READY, f"all {seen.n} members are ready"
+
+
+def _trouble(step: Step) -> tuple[Reason, str] | None:
+    match step:
+        case ReportLostVolume(member):
+            return Reason.VOLUME_LOST, (
+                f"the volume of {member} is gone, and its key with it: put the volume back. It is "
+                "never made anew under this name, and replacing a member is not yet supported"
+            )
+        case ReportForeignVolume(member):
+            return Reason.VOLUME_FOREIGN, (
+                f"the volume of {member} is not the one this cluster began with: put that one back"
+            )
+        case ReportForeignGenesis(members):
+            return Reason.GENESIS_CONFLICT, (
+                f"{', '.join(members)} hold different genesis records: these volumes are of "
+                "different clusters, keep those of one"
+            )
+        case ReportStopped(member, code):
+            return Reason.MEMBER_STOPPED, (
+                f"{member} stopped with exit code {code} and is not started again: its log says "
+                "what is wrong with its data"
+            )
+    return None
+
+
+def _quorum_at_risk(seen: Situation) -> Verdict:
+    if not seen.begun:
+        return "Unknown", Reason.BOOTSTRAPPING, "the members have not yet agreed on the genesis"
+    spare = len(seen.good) - quorum(seen.n)
+    if spare < 0:
+        return "True", Reason.QUORUM_LOST, f"{-spare} more members must vote before writes go on"
+    if spare == 0:
+        return "True", Reason.NO_SPARE, "one member less would stop writes: restart none"
+    return "False", Reason.SPARE, f"{spare} more members can be lost before writes stop"
+
+
+def _byzantine_fault(seen: Situation) -> Verdict:
+    if seen.agreed.faulty:
+        return "True", Reason.EVIDENCE, "; ".join(seen.agreed.faulty.values())
+    if seen.agreed.claimed:
+        claims = "; ".join(seen.agreed.claimed)
+        return "Unknown", Reason.CLAIM, f"too few members show it to be believed: {claims}"
+    return "False", Reason.NO_EVIDENCE, "no member is shown to lie"
+
+
+def _mode_settled(seen: Situation) -> Verdict:
+    if seen.agreed.mode is not None:
+        return "True", Reason.MODE_AGREED, f"f+1 members report mode {seen.agreed.mode}"
+    return "Unknown", Reason.NO_AGREEMENT, "fewer than f+1 members report the same mode"

@@ -1,0 +1,1 @@
+"""The operator's actions on local processes: `dwcp up` without Kubernetes."""

@@ -1,0 +1,245 @@
+"""Talks to one replica over HTTP and believes only what it can verify.
+
+A running member's status is signed together with our fresh nonce by the key in the genesis; a
+waiting member's identity carries a proof of its key and a MAC with the one-time token that it
+was given on its volume.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from dwcp.identity import Ed25519Verifier
+from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, check_genesis, scope_of
+from dwcp_operator.plan.observed import EvidenceSeen, Report
+
+BODY_BYTES_MAX: Final = 1024 * 1024
+NONCE_BYTES: Final = 32
+TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)
+
+
+class EvidenceBody(Struct, frozen=True, rename="camel"):
+    """One proof that the member says it holds."""
+
+    member: str
+    kind: str
+    view: int
+    index: int
+
+
+class StatusBody(Struct, frozen=True, rename="camel", kw_only=True):
+    """What the operator reads of a member's status; indexes and views are counts."""
+
+    name: str
+    id: int | None
+    phase: str
+    mode: str
+    epoch: int | None
+    view: int | None
+    active: bool
+    primary: str | None
+    role: str
+    final_index: int
+    applied_index: int
+    stable_checkpoint: int
+    stable_state: str | None
+    ready: bool
+    mute: str | None
+    evidence: tuple[EvidenceBody, ...]
+
+
+_status_decoder = msgspec.json.Decoder(StatusBody)
+_identity_decoder = msgspec.json.Decoder(Identity)
+_genesis_decoder = msgspec.msgpack.Decoder(SignedGenesis)
+
+
+class ProbeError(Exception):
+    """The member did not answer, or not with something that holds; says what."""
+
+
+class DeliveryRefusedError(Exception):
+    """The member refused the genesis; carries the member's own sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response: status code, headers and bounded body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Probe:
+    """One replica's client API at `url`."""
+
+    def __init__(self, http: aiohttp.ClientSession, name: str, url: str) -> None:
+        self._http = http
+        self.name = name
+        self._url = url
+
+    async def report(self, genesis: EpochRecord, now: str) -> Report | None:
+        """Its signed status; None while it waits or replays its log. Raises ProbeError."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        answer = await self._request("GET", f"/dwcp/v1/status?nonce={nonce.hex()}")
+        signature = answer.headers.get("DWCP-Signature")
+        if answer.status != 200:
+            raise ProbeError(f"{self.name} answered its status with {answer.status}")
+        if signature is None:
+            return None
+        number = genesis.member_named(self.name)
+        if number is None:
+            raise ProbeError(f"{self.name} is no member of the genesis")
+        message = scope_of(genesis, genesis).signing_bytes("status", nonce + answer.body)
+        key = genesis.members[number].identity
+        if not Ed25519Verifier.check(key, message, _base64(signature)):
+            raise ProbeError(f"the signature on the status of {self.name} does not verify")
+        return _report(self.name, number, answer.body, now)
+
+    async def identity(self, token: bytes | None, known_key: bytes | None) -> Identity:
+        """Who waits there, its proof checked, and tied by the token's MAC or by a known key.
+
+        Raises ProbeError.
+        """
+        answer = await self._request("GET", "/dwcp/v1/identity")
+        if answer.status != 200:
+            raise ProbeError(f"{self.name} answered its identity with {answer.status}")
+        try:
+            shown = _identity_decoder.decode(answer.body)
+        except msgspec.DecodeError as error:
+            raise ProbeError(f"the identity of {self.name} is malformed: {error}") from None
+        if shown.name != self.name:
+            raise ProbeError(f"{self.name} shows the identity of {shown.name}")
+        if not Ed25519Verifier.check(shown.identity, shown.claim(), shown.proof):
+            raise ProbeError(f"the proof of {self.name} does not verify")
+        if shown.identity != known_key and not _mac_holds(token, shown):
+            raise ProbeError(f"{self.name} does not know the token that its volume was given")
+        return shown
+
+    async def genesis(self) -> SignedGenesis | None:
+        """The genesis it holds, its signatures checked; None while it has none.
+
+        Raises ProbeError.
+        """
+        answer = await self._request("GET", "/dwcp/v1/genesis")
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise ProbeError(f"{self.name} answered its genesis with {answer.status}")
+        return checked_genesis(self.name, answer.body)
+
+    async def deliver(self, signed: SignedGenesis, token: bytes | None) -> SignedGenesis:
+        """Offer it the genesis; returns it with the member's signature added.
+
+        Raises ProbeError, or DeliveryRefusedError with the member's sentence.
+        """
+        mac = hmac.digest(token or b"", b"genesis" + signed.record.hash(), hashlib.sha256)
+        answer = await self._request(
+            "PUT",
+            "/dwcp/v1/genesis",
+            data=msgspec.msgpack.encode(signed),
+            headers={"DWCP-Token-MAC": mac.hex(), "Content-Type": "application/msgpack"},
+        )
+        if answer.status != 200:
+            said = answer.body.decode("utf-8", "replace")[:500]
+            raise DeliveryRefusedError(
+                f"{self.name} refused the genesis with {answer.status}: {said}"
+            )
+        returned = checked_genesis(self.name, answer.body)
+        if returned.record.hash() != signed.record.hash():
+            raise ProbeError(f"{self.name} answered with another genesis")
+        return returned
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        try:
+            async with self._http.request(
+                method, self._url + path, data=data, headers=headers, timeout=TIMEOUT
+            ) as response:
+                body = await _read_bounded(response)
+                return Answer(response.status, response.headers, body)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            what = str(error) or type(error).__name__
+            raise ProbeError(f"{self.name} does not answer: {what}") from None
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_chunked(65_536):
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            raise ProbeError(f"an answer is longer than {BODY_BYTES_MAX} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _mac_holds(token: bytes | None, shown: Identity) -> bool:
+    if token is None:
+        return False
+    mac = hmac.digest(token, shown.claim(), hashlib.sha256)
+    return hmac.compare_digest(mac, shown.mac)
+
+
+def checked_genesis(name: str, body: bytes) -> SignedGenesis:
+    """The genesis of a member, its signatures checked. Raises ProbeError."""
+    try:
+        signed = _genesis_decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise ProbeError(f"the genesis that {name} holds is malformed: {error}") from None
+    problem = check_genesis(signed, Ed25519Verifier())
+    if problem is not None:
+        raise ProbeError(f"the genesis that {name} holds is not valid: {problem}")
+    return signed
+
+
+def _report(name: str, number: int, body: bytes, now: str) -> Report | None:
+    try:
+        status = _status_decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise ProbeError(f"the status of {name} is malformed: {error}") from None
+    if (status.name, status.id) != (name, number):
+        raise ProbeError(f"{name} signed the status of {status.name}")
+    if status.epoch is None or status.view is None or status.primary is None:
+        return None  # it holds the genesis, and has not replayed its log yet
+    return Report(
+        epoch=status.epoch,
+        view=status.view,
+        active=status.active,
+        primary=status.primary,
+        mode=status.mode,
+        role=status.role,
+        final_index=status.final_index,
+        applied_index=status.applied_index,
+        stable_checkpoint=status.stable_checkpoint,
+        stable_state=status.stable_state or "",
+        ready=status.ready,
+        mute=status.mute,
+        evidence=tuple(
+            EvidenceSeen(e.member, e.kind, e.view, e.index) for e in status.evidence[:64]
+        ),
+        seen_at=now,
+    )

@@ -1,0 +1,124 @@
+"""What is wanted and what is seen, in words that Kubernetes and local processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Volume(StrEnum):
+    """What is known of a member's volume."""
+
+    ABSENT = "absent"
+    PRESENT = "present"
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the resource asks for: members by name, in the order of their numbers.
+
+    `adopt`: begin from volumes and the genesis that an earlier cluster left behind.
+    """
+
+    cluster: str
+    members: tuple[str, ...]
+    adopt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSeen:
+    """What a member says it can prove against another; a claim until f+1 members say so."""
+
+    member: str
+    kind: str
+    view: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A member's status, its signature verified with a fresh nonce against the genesis.
+
+    Indexes and views are counts; `seen_at` is RFC 3339. Verified means that the member said
+    it, never that it is true.
+    """
+
+    epoch: int
+    view: int
+    active: bool
+    primary: str
+    mode: str
+    role: str
+    final_index: int
+    applied_index: int
+    stable_checkpoint: int
+    stable_state: str
+    ready: bool
+    mute: str | None
+    evidence: tuple[EvidenceSeen, ...]
+    seen_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisSeen:
+    """The genesis a member holds: its hash, signed by this cluster's admin; all signatures in?"""
+
+    hash: bytes
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GenesisHeld:
+    """The genesis that the operator keeps: its hash, the members' keys, who has signed.
+
+    `published` says that the complete one was made known to clients.
+    """
+
+    hash: bytes
+    identities: Mapping[str, bytes]
+    signed: frozenset[str]
+    published: bool
+
+    @property
+    def complete(self) -> bool:
+        """True when every member has signed."""
+        return self.signed == frozenset(self.identities)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberObserved:
+    """One member as seen now.
+
+    `identity` is its public key, proof and MAC verified. `attempts` counts runs in a row that
+    ended before the member was steady; `stopped_for_ms` is the time since the last of them.
+    """
+
+    name: str
+    volume: Volume = Volume.ABSENT
+    running: bool = False
+    endpoint: str = ""
+    attempts: int = 0
+    last_exit: int | None = None
+    stopped_for_ms: int = 0
+    identity: bytes | None = None
+    genesis: GenesisSeen | None = None
+    report: Report | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True when it runs and says, signed, that it votes."""
+        return self.running and self.report is not None and self.report.ready
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything that is seen now. A member that is not listed has never been seen."""
+
+    keys: bool = False
+    genesis: GenesisHeld | None = None
+    members: tuple[MemberObserved, ...] = field(default=())
+
+    def member(self, name: str) -> MemberObserved:
+        """The member with this name; one without volume and process when it is not listed."""
+        return next((m for m in self.members if m.name == name), MemberObserved(name=name))

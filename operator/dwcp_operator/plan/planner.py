@@ -1,0 +1,123 @@
+"""The planner: everything that is wanted and seen in, the next safe steps out.
+
+It is level-triggered: each call looks at everything, remembers nothing, and its steps may be
+cut off after any of them. A cluster begins like this: keys, volumes, processes; each process
+makes its key on its volume and waits; the genesis record is made once, from all identities,
+and kept before anybody is given it; each member adds its signature; when all have signed, each
+is given the complete genesis and starts.
+
+What never happens: a second genesis; a member whose volume is gone made anew under its name
+(it would have forgotten its votes, which is a Byzantine fault); two processes of one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dwcp_operator.plan.backoff import restart
+from dwcp_operator.plan.observed import Desired, GenesisHeld, MemberObserved, Observed, Volume
+from dwcp_operator.plan.steps import (
+    AdoptGenesis,
+    CompleteGenesis,
+    CreateGenesis,
+    CreateVolume,
+    DeliverGenesis,
+    EnsureKeys,
+    ReportForeignGenesis,
+    ReportForeignVolume,
+    ReportLostVolume,
+    ReportStopped,
+    StartMember,
+    Step,
+    WaitFor,
+    WaitReason,
+)
+
+
+def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
+    """The steps that are safe now, in order; empty when everything is as wanted."""
+    if not observed.keys and observed.genesis is None:
+        return (EnsureKeys(),)
+    members = tuple(observed.member(name) for name in desired.members)
+    steps: list[Step] = []
+    for member in members:
+        steps.extend(_run(desired, observed.genesis, member))
+    if observed.genesis is None:
+        steps.extend(_begin(desired, members))
+    else:
+        steps.extend(_hand_out(observed.genesis, members))
+    return tuple(steps)
+
+
+def _run(desired: Desired, genesis: GenesisHeld | None, member: MemberObserved) -> Iterator[Step]:
+    """A volume for the member, and a process on it."""
+    if member.volume is Volume.ABSENT:
+        if genesis is not None:
+            yield ReportLostVolume(member.name)
+        elif desired.adopt:
+            yield WaitFor(WaitReason.ADOPTED_VOLUME, (member.name,))
+        else:
+            yield CreateVolume(member.name)
+            yield StartMember(member.name)
+        return
+    if member.running:
+        return
+    delay_ms = restart(member.attempts, member.last_exit).delay_ms
+    if delay_ms is None:
+        assert member.last_exit is not None, "only an exit code forbids a restart"
+        yield ReportStopped(member.name, member.last_exit)
+    elif member.stopped_for_ms < delay_ms:
+        yield WaitFor(WaitReason.BACK_OFF, (member.name,), delay_ms - member.stopped_for_ms)
+    else:
+        yield StartMember(member.name)
+
+
+def _begin(desired: Desired, members: tuple[MemberObserved, ...]) -> Iterator[Step]:
+    """No genesis is kept: take over the one that members hold, or make it when none does."""
+    holders = [m for m in members if m.genesis is not None]
+    hashes = {m.genesis.hash for m in holders if m.genesis is not None}
+    if len(hashes) > 1:
+        yield ReportForeignGenesis(tuple(m.name for m in holders))
+    elif hashes:
+        yield AdoptGenesis(holders[0].name, hashes.pop())
+    elif unknown := tuple(m.name for m in members if not m.running or m.identity is None):
+        # Any of them may hold a genesis that was made before: none is made until all are seen.
+        yield WaitFor(WaitReason.IDENTITY, unknown)
+    elif desired.adopt:
+        yield WaitFor(WaitReason.ADOPTED_VOLUME, tuple(m.name for m in members))
+    else:
+        yield CreateGenesis()
+
+
+def _hand_out(genesis: GenesisHeld, members: tuple[MemberObserved, ...]) -> Iterator[Step]:
+    """The genesis is kept: collect signatures, publish it, give it to all, wait for votes."""
+    if genesis.complete and not genesis.published:
+        yield CompleteGenesis()
+    silent, waiting = [], []
+    for member in members:
+        if not member.running or member.ready:
+            continue
+        if _is_foreign(genesis, member):
+            yield ReportForeignVolume(member.name)
+        elif member.identity is None:
+            silent.append(member.name)
+        elif _wants_genesis(genesis, member):
+            yield DeliverGenesis(member.name)
+        else:
+            waiting.append(member.name)
+    if silent:
+        yield WaitFor(WaitReason.START, tuple(silent))
+    if waiting:
+        yield WaitFor(WaitReason.READY, tuple(waiting))
+
+
+def _is_foreign(genesis: GenesisHeld, member: MemberObserved) -> bool:
+    key = genesis.identities.get(member.name)
+    other_key = member.identity is not None and member.identity != key
+    return other_key or (member.genesis is not None and member.genesis.hash != genesis.hash)
+
+
+def _wants_genesis(genesis: GenesisHeld, member: MemberObserved) -> bool:
+    if member.genesis is None or member.name not in genesis.signed:
+        return True
+    return genesis.complete and not member.genesis.complete

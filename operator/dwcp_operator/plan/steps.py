@@ -1,0 +1,114 @@
+"""What the planner can ask for. The actions carry steps out; reports and waits act on nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class WaitReason(StrEnum):
+    """What is being waited for; the reason of the condition Progressing."""
+
+    ADOPTED_VOLUME = "WaitingForAdoptedVolume"
+    BACK_OFF = "BackingOff"
+    IDENTITY = "WaitingForIdentity"
+    START = "WaitingForStart"
+    READY = "WaitingForReady"
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureKeys:
+    """Make what does not exist yet: cluster id, admin key, clients' keys, members' tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVolume:
+    """Make the member's empty volume; its key is made on it by the member itself."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartMember:
+    """Start the member on its volume."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGenesis:
+    """Make the genesis record from the verified identities, once: refuse when one exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptGenesis:
+    """Take over the genesis that this member holds, after checking its signatures."""
+
+    member: str
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverGenesis:
+    """Give the member the genesis with all signatures known, and keep the signature it adds."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteGenesis:
+    """Publish the genesis, which every member has signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLostVolume:
+    """The volume of a member of the genesis is gone, and its key with it."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportForeignVolume:
+    """The member's volume holds another key or another cluster's genesis."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportForeignGenesis:
+    """Members hold genesis records that differ, so that none can be taken over."""
+
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportStopped:
+    """The member stopped with an exit code that says not to start it again."""
+
+    member: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Nothing to do for these members but to look again, after `delay_ms` when it is known."""
+
+    reason: WaitReason
+    members: tuple[str, ...]
+    delay_ms: int | None = None
+
+
+Step = (
+    EnsureKeys
+    | CreateVolume
+    | StartMember
+    | CreateGenesis
+    | AdoptGenesis
+    | DeliverGenesis
+    | CompleteGenesis
+    | ReportLostVolume
+    | ReportForeignVolume
+    | ReportForeignGenesis
+    | ReportStopped
+    | WaitFor
+)

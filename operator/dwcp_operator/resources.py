@@ -1,0 +1,339 @@
+"""The custom resource DWCPCluster as pydantic models: what users write and what they read back.
+
+The custom resource definition (crds/) and its reference page (docs/reference/) are generated
+from these models; field docstrings are their descriptions. Field names are camelCase in a
+manifest and snake_case here. Unknown fields are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from dwcp_operator import rules
+
+GROUP: Final = "dwcp.dev"
+VERSION: Final = "v1alpha1"
+KIND: Final = "DWCPCluster"
+PLURAL: Final = "dwcpclusters"
+SINGULAR: Final = "dwcpcluster"
+SHORT_NAMES: Final = ("dwcp",)
+CATEGORIES: Final = ("all",)
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+CONDITION_TYPES: Final = (
+    "Available",
+    "Progressing",
+    "Degraded",
+    "QuorumAtRisk",
+    "ByzantineFault",
+    "ModeSettled",
+)
+
+
+_EMPTY: Final[dict[str, JsonValue]] = {"default": {}}
+"""The default of a field whose own fields all have defaults."""
+
+
+def _refuse(problem: str | None) -> None:
+    if problem is not None:
+        raise PydanticCustomError("dwcp", "{problem}", {"problem": problem})
+
+
+def _replicas(value: int) -> int:
+    _refuse(rules.replicas_problem(value))
+    return value
+
+
+def _mode(value: str) -> str:
+    _refuse(rules.mode_problem(value))
+    return value
+
+
+def _trust(value: str) -> str:
+    _refuse(rules.trust_problem(value))
+    return value
+
+
+def _size(value: str) -> str:
+    _refuse(rules.size_problem(value))
+    return value
+
+
+def _request_timeout(value: str) -> str:
+    _refuse(rules.request_timeout_problem(value))
+    return value
+
+
+def _label(value: str) -> str:
+    _refuse(rules.label_problem(value))
+    return value
+
+
+def _name(value: str) -> str:
+    _refuse(rules.name_problem(value))
+    return value
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) != len(values):
+        _refuse("names something twice: name each once")
+    return values
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+    )
+
+
+Label = Annotated[
+    str,
+    Field(min_length=1, max_length=63, json_schema_extra={"pattern": rules.LABEL_PATTERN}),
+    AfterValidator(_label),
+]
+Quantity = Annotated[
+    str | int,
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
+    ),
+]
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class Storage(_Model):
+    """The volume of each member."""
+
+    size: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": rules.SIZE_PATTERN, "maxLength": 8}),
+        AfterValidator(_size),
+    ] = "1Gi"
+    """Size of each member's volume. Local clusters do not enforce it."""
+    storage_class_name: Label | None = None
+    """StorageClass of the volumes; the cluster's default class when absent."""
+    reclaim: Literal["Retain", "Delete"] = "Retain"
+    """What happens to the volumes when the resource is deleted: Retain keeps them, so that
+    another cluster can adopt them; Delete removes them and everything that is stored."""
+
+
+class Resources(_Model):
+    """Compute resources of each member, as in a container."""
+
+    requests: dict[str, Quantity] | None = None
+    """What a member is guaranteed, such as cpu: 500m and memory: 512Mi."""
+    limits: dict[str, Quantity] | None = None
+    """What a member may use at most."""
+
+
+class AdoptedVolume(_Model):
+    """A retained volume and the member whose key lies on it."""
+
+    member: Label
+    """Name of the member, such as demo-0."""
+    claim: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the PersistentVolumeClaim."""
+
+
+class Adopt(_Model):
+    """The volumes of an earlier cluster."""
+
+    cluster_id: Annotated[str, Field(pattern=rules.CLUSTER_ID_PATTERN)]
+    """Id of the earlier cluster, as its status and its volumes' labels say: 32 hex digits."""
+    volumes: Annotated[
+        tuple[AdoptedVolume, ...],
+        Field(strict=False, min_length=4, max_length=rules.REPLICAS_MAX),
+    ]
+    """One volume for each member."""
+
+
+class Bootstrap(_Model):
+    """How the cluster begins."""
+
+    adopt: Adopt
+    """Begin from volumes that an earlier cluster of the same name left behind."""
+
+
+class ClusterSpec(_Model):
+    """What the user wants."""
+
+    replicas: Annotated[
+        int,
+        AfterValidator(_replicas),
+        Field(json_schema_extra={"format": "int32", "minimum": 1, "maximum": rules.REPLICAS_MAX}),
+    ] = 4
+    """Number of members: 3f+1, which stays correct while f of them lie and available while f of
+    them are down. 4 tolerates 1, 7 tolerates 2, 10 tolerates 3."""
+    mode: Annotated[Literal["Auto", "Datacenter", "Hybrid", "Internet"], AfterValidator(_mode)] = (
+        "Auto"
+    )
+    """Which protocol runs. Auto chooses by the network and Internet is PBFT; Datacenter and
+    Hybrid are not yet supported, so that Auto runs PBFT too."""
+    trust: Annotated[Literal["Byzantine", "Crash"], AfterValidator(_trust)] = "Byzantine"
+    """What an answer withstands. Byzantine: f members that lie. Crash is not yet supported."""
+    storage: Storage = Field(default_factory=Storage, json_schema_extra=_EMPTY)
+    """The volume of each member."""
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Container image of the members; the operator's own image when absent. Unused locally."""
+    resources: Resources = Field(default_factory=Resources, json_schema_extra=_EMPTY)
+    """Compute resources of each member. Unused locally."""
+    checkpoint_interval: Annotated[
+        int, Field(ge=rules.CHECKPOINT_INTERVAL_MIN, le=rules.CHECKPOINT_INTERVAL_MAX)
+    ] = 100
+    """Log entries between two checkpoints."""
+    request_timeout: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": rules.DURATION_PATTERN, "maxLength": 8}),
+        AfterValidator(_request_timeout),
+    ] = "2s"
+    """How long a member waits for a request to be executed before it asks for another primary:
+    100ms to 60s."""
+    clients: Annotated[
+        tuple[Label, ...],
+        Field(strict=False, min_length=1, max_length=16),
+        AfterValidator(_unique),
+    ] = ("default",)
+    """Names of the clients that may read and write; a key is made for each of them."""
+    bootstrap: Bootstrap | None = None
+    """How the cluster begins; absent for a new, empty cluster."""
+
+    @property
+    def request_timeout_ms(self) -> int:
+        """The request timeout in milliseconds."""
+        duration_ms = rules.parse_duration_ms(self.request_timeout)
+        assert duration_ms is not None, f"validated duration: {self.request_timeout}"
+        return duration_ms
+
+    @model_validator(mode="after")
+    def _adopts_every_member(self) -> Self:
+        if self.bootstrap is not None and len(self.bootstrap.adopt.volumes) != self.replicas:
+            _refuse(
+                f"adopts {len(self.bootstrap.adopt.volumes)} volumes for {self.replicas} replicas:"
+                " name one volume for each member"
+            )
+        return self
+
+    def manifest(self) -> dict[str, object]:
+        """The spec as in a manifest: camelCase, defaults filled in, absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Condition(_Model):
+    """One aspect of the cluster's state, as Kubernetes conditions are."""
+
+    type: Literal[
+        "Available", "Progressing", "Degraded", "QuorumAtRisk", "ByzantineFault", "ModeSettled"
+    ]
+    """Which aspect."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(max_length=128)]
+    """Why, as one word of an enumeration."""
+    message: Annotated[str, Field(max_length=4096)]
+    """Why, as a sentence, and what to do."""
+    observed_generation: int
+    """The generation of the spec that was looked at."""
+    last_transition_time: Time
+    """When the status last changed."""
+
+
+class MemberStatus(_Model):
+    """One member, as its own signed report shows it."""
+
+    name: str
+    """Its name; never used again for another member."""
+    id: int
+    """Its number in the epoch record and in messages."""
+    role: Literal["primary", "backup", "waiting", "stopped", "unknown"]
+    """What it does now."""
+    mode: Literal["Internet"] | None = None
+    """The mode it reports."""
+    endpoint: str
+    """Base URL of its client API."""
+    ready: bool
+    """Whether it votes."""
+    applied_index: int | None = None
+    """The last log entry it has executed."""
+    lag: int | None = None
+    """Log entries it is behind what f+1 members know to be final."""
+    view: int | None = None
+    """The view it is in."""
+    last_seen: Time | None = None
+    """When its last verified report arrived."""
+
+
+class ClusterStatus(_Model):
+    """What is. Whatever one member says of itself is a claim; epoch, view, primary and mode
+    stand here when f+1 verified reports agree on them."""
+
+    observed_generation: int = 0
+    """The generation of the spec that was last acted on."""
+    mode: Literal["Internet"] | None = None
+    """The mode that runs."""
+    epoch: int | None = None
+    """The epoch in force."""
+    view: int | None = None
+    """The view in force."""
+    primary: str | None = None
+    """Name of the member that leads the view."""
+    ready: str = "0/0"
+    """Ready members of all members, such as 4/4."""
+    ready_replicas: int = 0
+    """Number of ready members."""
+    replicas: int = 0
+    """Number of members."""
+    selector: str = ""
+    """Label selector of the members, for the scale subresource."""
+    cluster_id: str | None = None
+    """Random id, made once: 32 hex digits."""
+    genesis_hash: str | None = None
+    """Names the genesis record, the root of trust of every client: 64 hex digits."""
+    members: Annotated[tuple[MemberStatus, ...], Field(strict=False)] = ()
+    """Every member."""
+    conditions: Annotated[tuple[Condition, ...], Field(strict=False)] = ()
+    """Available, Progressing, Degraded, QuorumAtRisk, ByzantineFault, ModeSettled."""
+
+    def manifest(self) -> dict[str, object]:
+        """The status as in the resource: camelCase, absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Metadata(BaseModel):
+    """What the cluster is called; other metadata of Kubernetes is kept and not read."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: Annotated[str, AfterValidator(_name)]
+    namespace: Label = "default"
+    generation: int = 1
+
+
+class DWCPCluster(_Model):
+    """A cluster of 3f+1 members that keeps small, precious state."""
+
+    api_version: Literal["dwcp.dev/v1alpha1"]
+    kind: Literal["DWCPCluster"]
+    metadata: Metadata
+    spec: ClusterSpec
+    status: ClusterStatus | None = None
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """The first members' names; a name is never used again for another member."""
+        return tuple(f"{self.metadata.name}-{i}" for i in range(self.spec.replicas))

@@ -1,0 +1,150 @@
+"""What a DWCPCluster may say, and the sentence for what it may not.
+
+The checks here are the only statement of the rules: the pydantic models call them, the CEL
+rules of the custom resource definition are generated from them, and `dwcp up` applies the
+same table to a changed manifest. Every sentence continues "spec.field=value ...".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+REPLICAS_MAX: Final = 31
+NAME_LENGTH_MAX: Final = 52
+"""Leaves room in a DNS label for a member's number and a Service's suffix."""
+REQUEST_TIMEOUT_MS_MIN: Final = 100
+REQUEST_TIMEOUT_MS_MAX: Final = 60_000
+CHECKPOINT_INTERVAL_MIN: Final = 10
+CHECKPOINT_INTERVAL_MAX: Final = 10_000
+
+NAME_PATTERN: Final = "^[a-z]([a-z0-9-]*[a-z0-9])?$"
+LABEL_PATTERN: Final = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+DURATION_PATTERN: Final = "^[0-9]{1,6}(ms|s)$"
+SIZE_PATTERN: Final = "^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$"
+CLUSTER_ID_PATTERN: Final = "^[0-9a-f]{32}$"
+
+MODES: Final = ("Auto", "Datacenter", "Hybrid", "Internet")
+MODES_SUPPORTED: Final = ("Auto", "Internet")
+TRUSTS: Final = ("Byzantine", "Crash")
+TRUSTS_SUPPORTED: Final = ("Byzantine",)
+
+
+def replicas_problem(replicas: int) -> str | None:
+    """Why this many replicas do not do under Byzantine trust, or None."""
+    if replicas > REPLICAS_MAX:
+        return f"is more than the {REPLICAS_MAX} members a cluster may have: use 4, 7, 10 or 13"
+    if replicas < 4 or (replicas - 1) % 3:
+        low = max(4, (replicas - 1) // 3 * 3 + 1)
+        high = min(low + 3, REPLICAS_MAX)
+        return f"is not 3f+1: use {low} or {high}"
+    return None
+
+
+def mode_problem(mode: str) -> str | None:
+    """Why this mode does not do, or None."""
+    return None if mode in MODES_SUPPORTED else "is not yet supported: use Auto or Internet"
+
+
+def trust_problem(trust: str) -> str | None:
+    """Why this trust does not do, or None."""
+    return None if trust in TRUSTS_SUPPORTED else "is not yet supported: use Byzantine"
+
+
+def parse_duration_ms(text: str) -> int | None:
+    """Milliseconds of a duration such as 2s or 500ms; None when it is not one."""
+    if re.fullmatch(DURATION_PATTERN, text) is None:
+        return None
+    if text.endswith("ms"):
+        return int(text[:-2])
+    return int(text[:-1]) * 1000
+
+
+def request_timeout_problem(text: str) -> str | None:
+    """Why this request timeout does not do, or None."""
+    duration_ms = parse_duration_ms(text)
+    if duration_ms is None:
+        return "is not a duration: write seconds or milliseconds, such as 2s or 500ms"
+    if not REQUEST_TIMEOUT_MS_MIN <= duration_ms <= REQUEST_TIMEOUT_MS_MAX:
+        return "is out of range: use 100ms to 60s"
+    return None
+
+
+def size_problem(text: str) -> str | None:
+    """Why this volume size does not do, or None."""
+    if re.fullmatch(SIZE_PATTERN, text) is None:
+        return "is not a volume size: write a whole number and its unit, such as 1Gi or 500Mi"
+    return None
+
+
+def name_problem(name: str) -> str | None:
+    """Why this cluster name does not do, or None."""
+    if len(name) > NAME_LENGTH_MAX:
+        return (
+            f"has {len(name)} characters: use at most {NAME_LENGTH_MAX}, "
+            "members' names are made from it"
+        )
+    if re.fullmatch(NAME_PATTERN, name) is None:
+        return (
+            "is not a DNS label: use lower-case letters, digits and hyphens, "
+            "beginning with a letter, such as demo"
+        )
+    return None
+
+
+def label_problem(name: str) -> str | None:
+    """Why this is not a name of a namespace, client or member, or None."""
+    if len(name) > 63 or re.fullmatch(LABEL_PATTERN, name) is None:
+        return "is not a DNS label: use lower-case letters, digits and hyphens, such as default"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A field of the spec that keeps the value it was created with, and why."""
+
+    path: tuple[str, ...]
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The field as users write it, such as spec.storage.size."""
+        return ".".join(("spec", *self.path))
+
+    def sentence(self) -> str:
+        """What is wrong with changing it."""
+        return f"{self.name} can not be changed: {self.reason}"
+
+
+_IN_GENESIS: Final = "it is part of the cluster's genesis; make a new cluster for another value"
+
+FIXED: Final = (
+    Fixed(("replicas",), "changing the number of replicas is not yet supported"),
+    Fixed(("trust",), _IN_GENESIS),
+    Fixed(("checkpointInterval",), _IN_GENESIS),
+    Fixed(("requestTimeout",), _IN_GENESIS),
+    Fixed(("clients",), "adding and removing clients is not yet supported"),
+    Fixed(("storage", "size"), "a volume can not shrink, and growing it is not yet supported"),
+    Fixed(("storage", "storageClassName"), "a volume keeps the storage class it was made with"),
+    Fixed(("bootstrap",), "it is read once, when the cluster is created"),
+)
+
+
+def _value_at(tree: object, path: tuple[str, ...]) -> object:
+    for key in path:
+        if not isinstance(tree, Mapping):
+            return None
+        tree = tree.get(key)
+    return tree
+
+
+def forbidden_changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:
+    """A sentence for each fixed field in which two specs (as in a manifest, defaults filled in)
+    differ."""
+    return tuple(
+        fixed.sentence()
+        for fixed in FIXED
+        if _value_at(old, fixed.path) != _value_at(new, fixed.path)
+    )

@@ -1,0 +1,74 @@
+"""The status of a resource, computed from what is seen: no clock, no I/O."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dwcp_operator.conditions import Situation, conditions
+from dwcp_operator.plan.observed import MemberObserved
+from dwcp_operator.resources import ClusterStatus, Condition, MemberStatus
+
+SELECTOR_LABEL = "dwcp.dev/cluster"
+
+
+def cluster_status(
+    seen: Situation,
+    *,
+    generation: int,
+    cluster_id: str | None,
+    previous: tuple[Condition, ...],
+    now: str,
+) -> ClusterStatus:
+    """The whole status; `previous` conditions keep their transition times, `now` is RFC 3339."""
+    genesis, agreed = seen.observed.genesis, seen.agreed
+    members = tuple(
+        _member(seen, number, seen.observed.member(name))
+        for number, name in enumerate(seen.desired.members)
+    )
+    ready = sum(m.ready for m in members)
+    return ClusterStatus(
+        observed_generation=generation,
+        mode=_mode(agreed.mode),
+        epoch=agreed.epoch,
+        view=agreed.view,
+        primary=agreed.primary,
+        ready=f"{ready}/{seen.n}",
+        ready_replicas=ready,
+        replicas=len([m for m in members if m.role != "stopped"]),
+        selector=f"{SELECTOR_LABEL}={seen.desired.cluster}",
+        cluster_id=cluster_id,
+        genesis_hash=genesis.hash.hex() if genesis is not None else None,
+        members=members,
+        conditions=conditions(seen, generation, previous, now),
+    )
+
+
+def _mode(mode: str | None) -> Literal["Internet"] | None:
+    return "Internet" if mode == "Internet" else None
+
+
+def _member(seen: Situation, number: int, member: MemberObserved) -> MemberStatus:
+    report = member.report
+    if report is None:
+        return MemberStatus(
+            name=member.name,
+            id=number,
+            role="waiting" if member.running else "stopped",
+            endpoint=member.endpoint,
+            ready=False,
+        )
+    role: Literal["primary", "backup"] = (
+        "primary" if seen.agreed.primary == member.name else "backup"
+    )
+    return MemberStatus(
+        name=member.name,
+        id=number,
+        role=role,
+        mode=_mode(report.mode),
+        endpoint=member.endpoint,
+        ready=member.ready,
+        applied_index=report.applied_index,
+        lag=max(0, seen.agreed.final_index - report.applied_index),
+        view=report.view,
+        last_seen=report.seen_at,
+    )

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dwcp_operator.agreement import agreement
+from dwcp_operator.conditions import conditions, situation
+from dwcp_operator.plan import (
+    Desired,
+    EvidenceSeen,
+    GenesisHeld,
+    MemberObserved,
+    Observed,
+    Report,
+    ReportForeignVolume,
+    ReportLostVolume,
+    ReportStopped,
+    StartMember,
+    Step,
+    Volume,
+    WaitFor,
+    WaitReason,
+)
+from dwcp_operator.resources import CONDITION_TYPES, Condition
+from dwcp_operator.status import cluster_status
+
+NAMES = tuple(f"demo-{i}" for i in range(4))
+DESIRED = Desired(cluster="demo", members=NAMES)
+THEN, NOW = "2026-01-01T00:00:00Z", "2026-01-01T00:00:10Z"
+GENESIS = GenesisHeld(
+    hash=b"g" * 32, identities=dict.fromkeys(NAMES, b"k"), signed=frozenset(NAMES), published=True
+)
+
+
+def report(**changes: object) -> Report:
+    base = Report(
+        epoch=0,
+        view=1,
+        active=True,
+        primary="demo-0",
+        mode="Internet",
+        role="backup",
+        final_index=120,
+        applied_index=120,
+        stable_checkpoint=100,
+        stable_state="aa",
+        ready=True,
+        mute=None,
+        evidence=(),
+        seen_at=NOW,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def observed(*reports: Report | None, begun: bool = True) -> Observed:
+    return Observed(
+        keys=True,
+        genesis=GENESIS if begun else None,
+        members=tuple(
+            MemberObserved(
+                name=name,
+                volume=Volume.PRESENT,
+                running=seen is not None,
+                endpoint=f"http://{name}",
+                report=seen,
+            )
+            for name, seen in zip(NAMES, reports, strict=True)
+        ),
+    )
+
+
+def verdicts(seen: Observed, *steps: Step) -> dict[str, tuple[str, str]]:
+    found = conditions(situation(DESIRED, seen, steps), 3, (), NOW)
+    assert tuple(c.type for c in found) == CONDITION_TYPES
+    return {c.type: (c.status, c.reason) for c in found}
+
+
+def test_all_is_well() -> None:
+    assert verdicts(observed(*[report()] * 4)) == {
+        "Available": ("True", "QuorumVotes"),
+        "Progressing": ("False", "Settled"),
+        "Degraded": ("False", "AllMembersReady"),
+        "QuorumAtRisk": ("False", "SpareMembers"),
+        "ByzantineFault": ("False", "NoEvidence"),
+        "ModeSettled": ("True", "ModeAgreed"),
+    }
+
+
+def test_one_member_down() -> None:
+    steps = (WaitFor(WaitReason.BACK_OFF, ("demo-3",), 1000),)
+    got = verdicts(observed(report(), report(), report(), None), *steps)
+    assert got["Available"] == ("True", "QuorumVotes")
+    assert got["Progressing"] == ("True", "BackingOff")
+    assert got["Degraded"] == ("True", "MembersNotReady")
+    assert got["QuorumAtRisk"] == ("True", "NoSpareMember")
+
+
+def test_quorum_lost() -> None:
+    got = verdicts(observed(report(), report(), None, None), StartMember("demo-2"))
+    assert got["Available"] == ("False", "QuorumLost")
+    assert got["QuorumAtRisk"] == ("True", "QuorumLost")
+    assert got["Progressing"] == ("True", "StartingMembers")
+
+
+def test_nothing_runs() -> None:
+    got = verdicts(observed(None, None, None, None))
+    assert got["Available"] == ("False", "QuorumLost")
+    assert got["ModeSettled"] == ("Unknown", "NoAgreement")
+
+
+def test_before_the_genesis_nothing_is_degraded() -> None:
+    got = verdicts(observed(*[None] * 4, begun=False))
+    assert got["Available"] == ("False", "Bootstrapping")
+    assert got["Degraded"] == ("False", "Bootstrapping")
+    assert got["QuorumAtRisk"] == ("Unknown", "Bootstrapping")
+
+
+def test_one_liar_can_not_move_view_primary_or_mode() -> None:
+    lie = report(view=9, primary="demo-3", epoch=4, final_index=10**9, mode="Datacenter")
+    agreed = agreement({n: report() for n in NAMES[:3]} | {"demo-3": lie}, 4)
+    assert (agreed.epoch, agreed.view, agreed.primary, agreed.mode) == (0, 1, "demo-0", "Internet")
+    assert agreed.final_index == 120
+    got = verdicts(observed(report(), report(), report(), lie))
+    assert got["Available"] == ("True", "QuorumVotes")
+    assert got["QuorumAtRisk"] == ("True", "NoSpareMember")
+
+
+def test_one_report_agrees_on_nothing() -> None:
+    agreed = agreement({"demo-0": report()}, 4)
+    assert (agreed.epoch, agreed.view, agreed.primary, agreed.mode) == (None, None, None, None)
+
+
+def test_the_newer_view_counts_when_both_have_enough_reports() -> None:
+    old, new = report(), report(view=2, primary="demo-1")
+    agreed = agreement(dict(zip(NAMES, (old, old, new, new), strict=True)), 4)
+    assert (agreed.view, agreed.primary) == (2, "demo-1")
+
+
+def test_a_view_change_under_way_has_no_view() -> None:
+    agreed = agreement({n: report(active=False) for n in NAMES}, 4)
+    assert agreed.view is None
+    assert agreed.epoch == 0
+
+
+SEEN = EvidenceSeen("demo-1", "equivocation", 3, 12)
+
+
+def test_evidence_of_f_plus_one_members_is_believed() -> None:
+    witness = report(evidence=(SEEN,))
+    seen = observed(witness, report(), witness, report())
+    assert verdicts(seen)["ByzantineFault"] == ("True", "EvidenceAgreed")
+    assert verdicts(seen)["QuorumAtRisk"] == ("True", "NoSpareMember"), "a known liar is no spare"
+    found = {c.type: c for c in conditions(situation(DESIRED, seen, ()), 3, (), NOW)}
+    assert "demo-1: equivocation (view 3, index 12)" in found["ByzantineFault"].message
+
+
+def test_evidence_of_one_member_is_a_claim() -> None:
+    seen = observed(report(evidence=(SEEN,)), report(), report(), report())
+    assert verdicts(seen)["ByzantineFault"] == ("Unknown", "EvidenceClaimed")
+
+
+def test_the_accused_is_no_witness_against_itself() -> None:
+    """Two liars' worth of words must not be had from one liar and its victim's name."""
+    witness = report(evidence=(SEEN,))
+    seen = observed(witness, witness, report(), report())
+    assert verdicts(seen)["ByzantineFault"] == ("Unknown", "EvidenceClaimed")
+
+
+def test_a_signed_state_unlike_the_others_is_a_fault() -> None:
+    seen = observed(report(), report(), report(stable_state="bb"), report())
+    found = conditions(situation(DESIRED, seen, ()), 3, (), NOW)
+    fault = next(c for c in found if c.type == "ByzantineFault")
+    assert (fault.status, fault.reason) == ("True", "EvidenceAgreed")
+    assert fault.message.startswith("demo-2: state-mismatch (checkpoint 100)")
+
+
+def test_members_at_different_checkpoints_do_not_mismatch() -> None:
+    seen = observed(report(), report(), report(stable_checkpoint=0, stable_state=""), report())
+    assert verdicts(seen)["ByzantineFault"] == ("False", "NoEvidence")
+
+
+@pytest.mark.parametrize(
+    ("step", "reason", "help_"),
+    [
+        (ReportLostVolume("demo-1"), "VolumeLost", "put the volume back"),
+        (ReportForeignVolume("demo-1"), "VolumeForeign", "put that one back"),
+        (ReportStopped("demo-1", 78), "MemberStopped", "its log says"),
+    ],
+)
+def test_degraded_says_what_to_do(step: Step, reason: str, help_: str) -> None:
+    seen = situation(DESIRED, observed(report(), None, report(), report()), (step,))
+    found = {c.type: c for c in conditions(seen, 3, (), NOW)}
+    assert (found["Degraded"].status, found["Degraded"].reason) == ("True", reason)
+    assert help_ in found["Degraded"].message
+    assert "demo-1" in found["Degraded"].message
+    assert (found["Progressing"].status, found["Progressing"].reason) == (
+        "False",
+        "NeedsAttention",
+    )
+
+
+def test_a_mute_member_is_degraded() -> None:
+    mute = report(mute="damaged log tail", ready=False)
+    got = verdicts(observed(report(), report(), report(), mute))
+    assert got["Degraded"] == ("True", "MemberMute")
+
+
+def test_transition_times_stay_while_the_status_stays() -> None:
+    seen = situation(DESIRED, observed(*[report()] * 4), ())
+    first = conditions(seen, 3, (), THEN)
+    again = conditions(seen, 4, first, NOW)
+    assert {c.last_transition_time for c in again} == {THEN}
+    assert {c.observed_generation for c in again} == {4}
+    down = situation(DESIRED, observed(report(), report(), None, None), ())
+    later: dict[str, Condition] = {c.type: c for c in conditions(down, 4, again, NOW)}
+    assert later["Available"].last_transition_time == NOW
+    assert later["ByzantineFault"].last_transition_time == THEN
+
+
+def test_status_of_the_resource() -> None:
+    reports = (report(role="primary"), report(), report(applied_index=110, role="primary"), None)
+    seen = situation(DESIRED, observed(*reports), ())
+    status = cluster_status(seen, generation=2, cluster_id="ab" * 16, previous=(), now=NOW)
+    assert (status.ready, status.ready_replicas, status.replicas) == ("3/4", 3, 3)
+    assert (status.view, status.primary, status.epoch, status.mode) == (1, "demo-0", 0, "Internet")
+    assert status.selector == "dwcp.dev/cluster=demo"
+    assert [m.role for m in status.members] == ["primary", "backup", "backup", "stopped"]
+    assert [m.lag for m in status.members] == [0, 0, 10, None]
+    manifest = status.manifest()
+    assert manifest["genesisHash"] == (b"g" * 32).hex()
+    assert "appliedIndex" not in manifest["members"][3]  # type: ignore[index]
