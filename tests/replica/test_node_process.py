@@ -145,6 +145,7 @@ async def test_a_directory_serves_one_process(cluster: Processes) -> None:
         assert (event["event"], event["reason"]) == ("start-refused", "locked")
         assert "in use by process" in event["detail"]
         assert await http.is_up(place)
+        assert await http.metric(place, "dwcp_data_directory_refusals") == 1
 
 
 @pytest.mark.parametrize(

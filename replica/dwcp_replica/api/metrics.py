@@ -106,6 +106,9 @@ class ReplicaMetrics:
         self.start_refused = self._gauge(
             "start_refused", "1 when the data directory can not be used.", ("reason",)
         )
+        self.directory_refusals = self._gauge(
+            "data_directory_refusals", "Processes refused this replica's directory since its start."
+        )
         self.wal_damage = self._counter("wal_damage", "Damage found in the log.", ("kind",))
         self.fsync_seconds = Histogram(
             "dwcp_wal_fsync_seconds",

@@ -242,4 +242,6 @@ class ReplicaProcess:
 
     def refresh_metrics(self) -> None:
         """Set the gauges to what is so now."""
+        if self._directory is not None:
+            self.metrics.directory_refusals.set(self._directory.refusals())
         views.refresh(self.metrics, self.readiness(), self.running)
