@@ -211,6 +211,25 @@ class Equivocation(Struct, frozen=True, array_like=True, tag="equivocation"):
     second: Header
 
 
+class DoubleVote(Struct, frozen=True, array_like=True, tag="double-vote"):
+    """Two signed votes of one kind by one member at one (epoch, term, index): proof against it.
+
+    `first_state` and `second_state` are the state digests of checkpoint votes, else empty.
+    """
+
+    kind: VoteKind
+    member: MemberId
+    first: Header
+    first_state: bytes
+    first_sig: Signature
+    second: Header
+    second_state: bytes
+    second_sig: Signature
+
+
+Evidence = Equivocation | DoubleVote
+
+
 class Status(Struct, frozen=True, array_like=True, tag="status"):
     """Where a replica stands; a heartbeat and a hint, believed by nobody.
 
@@ -280,6 +299,7 @@ PeerMessage = (
     | NewView
     | Forward
     | Equivocation
+    | DoubleVote
     | Status
     | Fetch
     | Entries

@@ -19,7 +19,7 @@ class EvidenceSummary(Struct, frozen=True, rename="camel"):
 
 
 class EvidenceView(Struct, frozen=True, rename="camel"):
-    """A proof against a member: `proof` is the MessagePack of a wire Equivocation."""
+    """A proof against a member: `proof` is the MessagePack of a wire Evidence."""
 
     member: str
     kind: str

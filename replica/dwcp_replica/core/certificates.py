@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dwcp.wire.peer import Certificate, Header, VoteKind, VoteSig, vote_signing_bytes
+from dwcp.wire.peer import Certificate, DoubleVote, Header, VoteKind, VoteSig, vote_signing_bytes
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Scope, Verifier
 from dwcp_replica.core.quorum import quorum
@@ -71,37 +71,68 @@ class Membership:
         return all(self.signed(vote.member, message, vote.sig) for vote in certificate.votes)
 
 
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A verified vote: what it says, and the signature that proves it."""
+
+    header: Header
+    hash: bytes
+    state: bytes
+    sig: bytes
+
+    @property
+    def said(self) -> tuple[bytes, bytes]:
+        """What must be equal for two votes to add up: entry hash and state digest."""
+        return (self.hash, self.state)
+
+
 @dataclass(slots=True)
 class VoteBook:
-    """Verified votes of one kind, by what they say: (index, hash, state) -> member -> signature.
+    """Verified votes of one kind and term: index -> member -> vote.
 
     Bounded: the caller takes only indexes inside its water marks, and one member has at most
-    one vote per index (the first; a second, different one changes nothing).
+    one vote per index (the first; a second, different one is a proof against it).
     """
 
     kind: VoteKind
-    votes: dict[int, dict[int, tuple[bytes, bytes, bytes]]] = field(default_factory=dict)
+    votes: dict[int, dict[int, Vote]] = field(default_factory=dict)
 
-    def add(self, index: int, member: int, said: tuple[bytes, bytes], sig: bytes) -> bool:
+    def add(self, member: int, vote: Vote) -> bool:
         """Keep a verified vote; False when this member has voted at this index before."""
-        at_index = self.votes.setdefault(index, {})
+        at_index = self.votes.setdefault(vote.header.index, {})
         if member in at_index:
             return False
-        at_index[member] = (*said, sig)
+        at_index[member] = vote
         return True
+
+    def contradiction(self, member: int, vote: Vote) -> DoubleVote | None:
+        """The proof that this vote makes together with an earlier one of the member, if any."""
+        held = self.votes.get(vote.header.index, {}).get(member)
+        if held is None or held.said == vote.said:
+            return None
+        return DoubleVote(
+            kind=self.kind,
+            member=member,
+            first=held.header,
+            first_state=held.state,
+            first_sig=held.sig,
+            second=vote.header,
+            second_state=vote.state,
+            second_sig=vote.sig,
+        )
 
     def matching(self, index: int, said: tuple[bytes, bytes]) -> list[VoteSig]:
         """The votes at `index` that say exactly this, by member."""
         at_index = self.votes.get(index, {})
         return [
-            VoteSig(member=member, sig=sig)
-            for member, (hash_, state, sig) in sorted(at_index.items())
-            if (hash_, state) == said
+            VoteSig(member=member, sig=vote.sig)
+            for member, vote in sorted(at_index.items())
+            if vote.said == said
         ]
 
     def said(self, index: int) -> Iterator[tuple[bytes, bytes]]:
         """The different things said at `index`, in a fixed order."""
-        yield from sorted({(h, state) for h, state, _ in self.votes.get(index, {}).values()})
+        yield from sorted({vote.said for vote in self.votes.get(index, {}).values()})
 
     def forget_upto(self, index: int) -> None:
         """Drop votes at or below `index`."""

@@ -9,6 +9,8 @@ log below it is kept, since it is what a replica that lags is given.
 from __future__ import annotations
 
 from dwcp.wire.peer import Certificate, CheckpointVote, vote_signing_bytes
+from dwcp_replica.core import evidence
+from dwcp_replica.core.certificates import Vote
 from dwcp_replica.core.effects import CertificateRecord, CheckpointStable, StateDiverged
 from dwcp_replica.core.state import Core
 
@@ -47,8 +49,11 @@ def on_checkpoint_vote(core: Core, sender: int, message: CheckpointVote) -> None
         return core.refuse(sender, message, "signature")
     if not core.membership.header_holds(header):
         return core.refuse(sender, message, "header-signature")
-    said = (header.hash(), message.state)
-    if core.checkpoint_votes.add(header.index, message.member, said, message.sig):
+    vote = Vote(header, header.hash(), message.state, message.sig)
+    double = core.checkpoint_votes.contradiction(message.member, vote)
+    if double is not None:
+        evidence.convict(core, double)
+    if core.checkpoint_votes.add(message.member, vote):
         core.checkpoint_headers[header.hash()] = header
         check_stable(core, header.index)
     return None

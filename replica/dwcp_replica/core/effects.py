@@ -16,7 +16,7 @@ from dwcp.wire.peer import (
     Certificate,
     Election,
     Entry,
-    Equivocation,
+    Evidence,
     PeerMessage,
     View,
     ViewChange,
@@ -82,7 +82,7 @@ class EnteredRecord(Struct, frozen=True, array_like=True, tag="entered"):
 class EvidenceRecord(Struct, frozen=True, array_like=True, tag="evidence"):
     """A proof against a member."""
 
-    evidence: Equivocation
+    evidence: Evidence
 
 
 Record = (
@@ -128,7 +128,7 @@ class EvidenceFound:
 
     member: int
     kind: str
-    evidence: Equivocation
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True)

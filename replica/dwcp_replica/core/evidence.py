@@ -1,4 +1,4 @@
-"""Proofs that a leader lied: two of its signatures that no honest replica makes.
+"""Proofs that a member lied: two of its signatures that no honest replica makes.
 
 An honest leader signs one hash per (epoch, term, index), and each of its entries extends the
 one before (epochs.md, Equivocation proof).
@@ -6,12 +6,10 @@ one before (epochs.md, Equivocation proof).
 
 from __future__ import annotations
 
-from dwcp.wire.peer import Equivocation, Header
+from dwcp.wire.peer import DoubleVote, Equivocation, Evidence, Header, vote_signing_bytes
 from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.effects import EvidenceFound, EvidenceRecord
 from dwcp_replica.core.state import Core
-
-EQUIVOCATION = "equivocation"
 
 
 def contradicts(first: Header, second: Header) -> bool:
@@ -24,13 +22,39 @@ def contradicts(first: Header, second: Header) -> bool:
     return high.index == low.index + 1 and high.prev != low.hash()
 
 
-def proven_liar(membership: Membership, proof: Equivocation) -> int | None:
+def proven_liar(membership: Membership, proof: Evidence) -> int | None:
     """The member that the proof convicts; None when it proves nothing."""
+    if isinstance(proof, DoubleVote):
+        return _double_voter(membership, proof)
     if not contradicts(proof.first, proof.second):
         return None
     if not (membership.header_holds(proof.first) and membership.header_holds(proof.second)):
         return None
     return membership.record.primary(proof.first.term)
+
+
+def _double_voter(membership: Membership, proof: DoubleVote) -> int | None:
+    """An honest member votes once per place and kind, and has one state after an entry."""
+    first, second = proof.first, proof.second
+    same_place = (first.epoch, first.index) == (second.epoch, second.index)
+    if proof.kind != "checkpoint":
+        same_place = same_place and first.term == second.term
+    said = (first.hash(), proof.first_state), (second.hash(), proof.second_state)
+    if not same_place or said[0] == said[1] or first.epoch != membership.record.epoch:
+        return None
+    for header, state, sig in (
+        (first, proof.first_state, proof.first_sig),
+        (second, proof.second_state, proof.second_sig),
+    ):
+        message = vote_signing_bytes(membership.scope, proof.kind, header, state)
+        if not membership.signed(proof.member, message, sig):
+            return None
+    return proof.member
+
+
+def kind_of(proof: Evidence) -> str:
+    """An enumerated word for what was proven; a metric label."""
+    return f"double-{proof.kind}" if isinstance(proof, DoubleVote) else "equivocation"
 
 
 def check_header(core: Core, header: Header) -> bool:
@@ -47,18 +71,19 @@ def check_header(core: Core, header: Header) -> bool:
     return False
 
 
-def on_equivocation(core: Core, sender: int, proof: Equivocation) -> None:
+def on_evidence(core: Core, sender: int, proof: Evidence) -> None:
     """Take a proof that another replica found, after checking it in full."""
     if proven_liar(core.membership, proof) is None:
         return core.refuse(sender, proof, "proves-nothing")
     return convict(core, proof)
 
 
-def convict(core: Core, proof: Equivocation) -> None:
+def convict(core: Core, proof: Evidence) -> None:
     """Keep a proof durably and pass it on, once. The driver leaves a convicted primary's view."""
-    liar = core.record.primary(proof.first.term)
+    liar = proven_liar(core.membership, proof)
+    assert liar is not None, "what I convict on must hold"
     if liar not in core.evidence:
-        found = EvidenceFound(liar, EQUIVOCATION, proof)
+        found = EvidenceFound(liar, kind_of(proof), proof)
         core.evidence[liar] = found
         core.persist(EvidenceRecord(proof))
         core.broadcast(proof)

@@ -53,8 +53,9 @@ def replay(core: Core, records: Iterable[Record]) -> None:
                 core.entered_election, start = core.elections[digest]
                 core.view_start = start.index + 1
             case EvidenceRecord(proof):
-                liar = core.record.primary(proof.first.term)
-                core.evidence[liar] = EvidenceFound(liar, evidence.EQUIVOCATION, proof)
+                liar = evidence.proven_liar(core.membership, proof)
+                assert liar is not None, "a kept proof holds"
+                core.evidence[liar] = EvidenceFound(liar, evidence.kind_of(proof), proof)
     resume_view(core, entered)
     resume_log(core, finals)
     core.out = Ready(apply=core.out.apply)

@@ -20,7 +20,7 @@ from dwcp.wire.peer import (
 )
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer, Verifier
-from dwcp_replica.core.certificates import Membership, VoteBook
+from dwcp_replica.core.certificates import Membership, Vote, VoteBook
 from dwcp_replica.core.chain import Log, Point, Slot
 from dwcp_replica.core.effects import (
     EVERYONE,
@@ -266,7 +266,7 @@ class Core:
         assert header.term == self.view, "a prepare is for the present view"
         assert self.log.hash_at(header.index) == header.hash(), "I prepare only what I hold"
         sig = self.sign(vote_signing_bytes(self.membership.scope, "prepare", header))
-        self.prepares.add(header.index, self.me, (header.hash(), b""), sig)
+        self.prepares.add(self.me, Vote(header, header.hash(), b"", sig))
         return Prepare(header, self.me, sig)
 
     def vote_commit(self, header: Header) -> Commit:
@@ -278,7 +278,7 @@ class Core:
         assert self.cc.header.index >= header.index, "the CC does not cover this entry"
         assert self.log.hash_at(header.index) == header.hash(), "I commit only what I hold"
         sig = self.sign(vote_signing_bytes(self.membership.scope, "commit", header))
-        self.commits.add(header.index, self.me, (header.hash(), b""), sig)
+        self.commits.add(self.me, Vote(header, header.hash(), b"", sig))
         return Commit(header, self.me, sig)
 
     def vote_checkpoint(self, header: Header, state: bytes) -> CheckpointVote:
@@ -286,7 +286,7 @@ class Core:
         assert header.index <= self.final, "only final entries are checkpointed"
         message = vote_signing_bytes(self.membership.scope, "checkpoint", header, state)
         sig = self.sign(message)
-        self.checkpoint_votes.add(header.index, self.me, (header.hash(), state), sig)
+        self.checkpoint_votes.add(self.me, Vote(header, header.hash(), state, sig))
         return CheckpointVote(header, state, self.me, sig)
 
     # --- certificates ------------------------------------------------------------------------

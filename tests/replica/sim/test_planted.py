@@ -27,7 +27,7 @@ def votes_without_digest(patch: pytest.MonkeyPatch) -> None:
     """Votes at one place add up whatever they are for."""
 
     def matching(self: VoteBook, index: int, _said: tuple[bytes, bytes]) -> list[VoteSig]:
-        return [VoteSig(m, v[2]) for m, v in sorted(self.votes.get(index, {}).items())]
+        return [VoteSig(m, v.sig) for m, v in sorted(self.votes.get(index, {}).items())]
 
     patch.setattr(VoteBook, "matching", matching)
 
@@ -37,7 +37,7 @@ def skipped_fsync(patch: pytest.MonkeyPatch) -> None:
     crash = Host.crash
 
     def forgetful(self: Host) -> None:
-        lost = self.world.random.randint(0, 6)
+        lost = self.world.random.randint(0, 30)
         del self.records[len(self.records) - lost :]
         crash(self)
 

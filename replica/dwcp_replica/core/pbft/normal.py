@@ -22,7 +22,7 @@ from dwcp.wire.peer import (
     vote_signing_bytes,
 )
 from dwcp_replica.core import evidence
-from dwcp_replica.core.certificates import VoteBook
+from dwcp_replica.core.certificates import Vote, VoteBook
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.state import (
     BATCH_BYTES_MAX,
@@ -193,7 +193,11 @@ def count_vote(core: Core, sender: int, message: Prepare | Commit, book: VoteBoo
             return False
         evidence.check_header(core, header)
         core.seen[header.index] = header
-    return book.add(header.index, message.member, (header.hash(), b""), message.sig)
+    vote = Vote(header, header.hash(), b"", message.sig)
+    double = book.contradiction(message.member, vote)
+    if double is not None:
+        evidence.convict(core, double)
+    return book.add(message.member, vote)
 
 
 def expose(core: Core, header: Header) -> None:
