@@ -99,6 +99,14 @@ class ReplicaMetrics:
             registry=self.registry,
         )
 
+        self.phase_seconds = Histogram(
+            "dwcp_phase_seconds",
+            "From an entry's acceptance to its first certificate, and from there to final.",
+            ("phase",),
+            buckets=_COMMIT_BUCKETS_S,
+            registry=self.registry,
+        )
+
     def _make_process(self) -> None:
         self.ready = self._gauge("ready", "1 while this replica votes.")
         self.muted = self._gauge("muted", "1 while this replica signs nothing; see the status.")

@@ -26,6 +26,7 @@ from dwcp_replica.core.effects import Applied, Event, Outbound, Ready, Record, T
 from dwcp_replica.core.replica import Replica, Standing
 from dwcp_replica.durable import DiskFull
 from dwcp_replica.node.inbox import Inbox
+from dwcp_replica.node.phases import PhaseClock
 from dwcp_replica.store import Outcome, Store
 
 TICK_S_MIN: Final = 0.005
@@ -91,6 +92,7 @@ class Engine:
         self._effects = effects
         self._interval = interval
         self._metrics = metrics
+        self._phases = PhaseClock(metrics.phase_seconds)
         self._disk = ThreadPoolExecutor(1, "dwcp-disk")
         self._standing: Standing | None = None
         self._filling = Ready()
@@ -170,6 +172,7 @@ class Engine:
             self._merge(self._core.step(Tick(int(now_s * 1000), int(time.time() * 1000))))
 
     def _merge(self, ready: Ready) -> None:
+        self._phases.note(ready)
         group = self._filling
         group.persist += ready.persist
         group.send += ready.send
