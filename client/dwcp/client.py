@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -31,6 +31,7 @@ from dwcp.outcomes import Answered, Broken, Declined, TicketOutcome, Unknown
 from dwcp.results import DeleteResult, ExecuteResult, Header, PutResult, RangeResult
 from dwcp.session import Output, SessionCore
 from dwcp.waiting import Limits
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import Envelope
 from dwcp.wire.operations import (
     DeleteRangeRequest,
@@ -48,6 +49,7 @@ from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_comp
 DEADLINE_MS: Final = 30_000
 CONNECT_S_MAX: Final = 10.0
 CLOSE_S_MAX: Final = 2.0
+_decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 CLIENT_KEY_FILE: Final = "client.key"
 GENESIS_FILE: Final = "genesis.msgpack"
 
@@ -119,7 +121,7 @@ class Client:
         try:
             data = (directory / GENESIS_FILE).read_bytes()
             key = Ed25519Signer.load(directory / CLIENT_KEY_FILE)
-            genesis = msgspec.msgpack.decode(data, type=SignedGenesis)
+            genesis = _decode_genesis(data)
         except (FileNotFoundError, NotADirectoryError):
             raise errors.BadCluster(
                 f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "

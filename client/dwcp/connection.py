@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dwcp.matching import ReplicaMessage
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import envelope_scope
 from dwcp.wire.peer import MAX_FRAME_BYTES
 from dwcp.wire.signing import Count, PublicKey, Signature, Signer
@@ -47,8 +48,8 @@ class ClientHello(Struct, frozen=True):
     sig: Signature
 
 
-_hello_decoder = msgspec.msgpack.Decoder(ServerHello)
-_message_decoder: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(ReplicaMessage)
+_decode_hello: Callable[[bytes], ServerHello] = decoder_of(ServerHello)
+_decode_message: Callable[[bytes], ReplicaMessage] = decoder_of(ReplicaMessage)
 
 
 class ProtocolFault(Exception):  # noqa: N818 - whose fault it is matters: the replica's
@@ -140,7 +141,7 @@ class Connection:
 
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         try:
-            hello = _hello_decoder.decode(await _frame(socket))
+            hello = _decode_hello(await _frame(socket))
         except msgspec.DecodeError:
             raise ProtocolFault("bad-hello") from None
         if hello.member != self.member:
@@ -151,7 +152,7 @@ class Connection:
         while True:
             frame = await _frame(socket)
             try:
-                message = _message_decoder.decode(frame)
+                message = _decode_message(frame)
             except msgspec.DecodeError:
                 raise ProtocolFault("undecodable") from None
             self._on_message(self.member, message)

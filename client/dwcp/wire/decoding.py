@@ -12,7 +12,8 @@ def decoder_of(shape: Any) -> Callable[[bytes], Any]:
     """A function that decodes MessagePack of this shape, or raises msgspec.DecodeError.
 
     Skipping what a shape does not know recurses, so that deep nesting would end in a
-    RecursionError: to the caller that is a malformed message like any other.
+    RecursionError, and text that is not UTF-8 in a UnicodeDecodeError: to the caller both are
+    malformed messages like any other.
     """
     decode = msgspec.msgpack.Decoder(shape).decode
 
@@ -21,5 +22,7 @@ def decoder_of(shape: Any) -> Callable[[bytes], Any]:
             return decode(data)
         except RecursionError:
             raise msgspec.DecodeError("MessagePack nested too deeply") from None
+        except ValueError as error:
+            raise msgspec.DecodeError(f"MessagePack with a bad value: {error}") from None
 
     return decoded

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.records import (
     ClientIdentity,
     EpochRecord,
@@ -30,7 +31,7 @@ from dwcp_operator.resources import DWCPCluster
 
 TOKEN_BYTES: Final = 32
 
-_decoder = msgspec.msgpack.Decoder(SignedGenesis)
+_decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
 class GenesisKeeper:
@@ -47,7 +48,7 @@ class GenesisKeeper:
     def _load(self) -> None:
         for path, published in ((self._layout.genesis, True), (self._layout.record, False)):
             try:
-                signed = _decoder.decode(path.read_bytes())
+                signed = _decode(path.read_bytes())
             except FileNotFoundError:
                 continue
             except msgspec.DecodeError as error:

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from dwcp.identity import Ed25519Verifier
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, check_genesis, scope_of
 from dwcp_operator.plan.observed import EvidenceSeen, Report
 
@@ -61,7 +62,7 @@ class StatusBody(Struct, frozen=True, rename="camel", kw_only=True):
 
 _status_decoder = msgspec.json.Decoder(StatusBody)
 _identity_decoder = msgspec.json.Decoder(Identity)
-_genesis_decoder = msgspec.msgpack.Decoder(SignedGenesis)
+_decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
 class ProbeError(Exception):
@@ -207,7 +208,7 @@ def _mac_holds(token: bytes | None, shown: Identity) -> bool:
 def checked_genesis(name: str, body: bytes) -> SignedGenesis:
     """The genesis of a member, its signatures checked. Raises ProbeError."""
     try:
-        signed = _genesis_decoder.decode(body)
+        signed = _decode_genesis(body)
     except msgspec.DecodeError as error:
         raise ProbeError(f"the genesis that {name} holds is malformed: {error}") from None
     problem = check_genesis(signed, Ed25519Verifier())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.records import SignedGenesis
 from dwcp_replica.api.envelopes import MESSAGE_PACK
 from dwcp_replica.api.host import GenesisRefusedError, Host
@@ -15,7 +17,7 @@ from dwcp_replica.api.problems import BodyTooLargeError, Problems, read_body
 GENESIS_BYTES_MAX: Final = 1024 * 1024
 MAC_HEADER: Final = "DWCP-Token-MAC"
 
-_decoder = msgspec.msgpack.Decoder(SignedGenesis)
+_decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
 class BootstrapHandler:
@@ -44,7 +46,7 @@ class BootstrapHandler:
     async def put(self, request: web.Request) -> web.Response:
         """Offer a genesis; answer it with this replica's signature added."""
         try:
-            offer = _decoder.decode(await read_body(request, GENESIS_BYTES_MAX))
+            offer = _decode(await read_body(request, GENESIS_BYTES_MAX))
         except BodyTooLargeError:
             message = f"a genesis has at most {GENESIS_BYTES_MAX} bytes"
             return self._problems.json(413, "too-large", message)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Final
 
@@ -18,6 +19,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_websocket import WebSocketError
 from msgspec import Meta, Struct
 
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Rejected, envelope_scope
 from dwcp.wire.peer import MemberId
 from dwcp.wire.signing import PublicKey, Signature
@@ -59,7 +61,7 @@ class HelloError(Exception):
         self.reason = reason
 
 
-_hello_decoder = msgspec.msgpack.Decoder(ClientHello)
+_decode_hello: Callable[[bytes], ClientHello] = decoder_of(ClientHello)
 
 
 def client_hello_signing_bytes(genesis: bytes, hello: ServerHello) -> bytes:
@@ -73,7 +75,7 @@ def check_hello(service: ClientService, hello: ServerHello, frame: bytes) -> byt
     if len(frame) > HELLO_BYTES_MAX:
         raise HelloError("hello-oversize")
     try:
-        answer = _hello_decoder.decode(frame)
+        answer = _decode_hello(frame)
     except (msgspec.DecodeError, RecursionError):
         raise HelloError("hello-malformed") from None
     if all(client.key != answer.client for client in service.genesis.clients):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Busy, Envelope, Rejected, Reply
 from dwcp.wire.signing import ZERO_HASH
 from dwcp_replica.api.desk import Answer, encode_answer
@@ -28,7 +30,7 @@ STATUS_BY_REASON: Final[dict[str, int]] = {
 }
 """Any other reason for which an envelope is rejected is a 400."""
 
-_decoder = msgspec.msgpack.Decoder(Envelope)
+_decode: Callable[[bytes], Envelope] = decoder_of(Envelope)
 
 
 def decode_envelope(frame: bytes) -> Envelope | Rejected:
@@ -36,7 +38,7 @@ def decode_envelope(frame: bytes) -> Envelope | Rejected:
     if len(frame) > MAX_ENVELOPE_BYTES:
         return too_large()
     try:
-        return _decoder.decode(frame)
+        return _decode(frame)
     except (msgspec.DecodeError, RecursionError) as error:
         message = f"not the MessagePack of an Envelope: {error}"
         return Rejected(ZERO_HASH, RefusalReason.MALFORMED, message)

@@ -113,7 +113,6 @@ def on_entries(core: Core, sender: int, message: Entries) -> None:
     """Check an answer from end to end, then take its entries as final."""
     if sender != core.fetch_from or core.fetch_since_ms is None:
         return core.refuse(sender, message, "not-asked")
-    core.fetch_since_ms = None
     reason = chain_fault(core, message)
     if reason is not None:
         return core.refuse(sender, message, reason)
@@ -124,6 +123,7 @@ def on_entries(core: Core, sender: int, message: Entries) -> None:
                 slots.append(Slot.of(entry))
             except msgspec.DecodeError:
                 return core.refuse(sender, message, "body")
+    core.fetch_since_ms = None  # a bad answer leaves the question open
     take(core, message, slots)
     return None
 
@@ -155,13 +155,14 @@ def chain_fault(core: Core, message: Entries) -> str | None:
 
 def take(core: Core, message: Entries, slots: list[Slot]) -> None:
     """Replace what differs and make the run final as far as it goes."""
-    for election in message.elections:
-        election_book.keep(core, core.fetch_from, election)
     for slot in slots:
         evidence.check_header(core, slot.header)  # a leader that signed both is convicted
     if slots:
         core.replace_above(slots[0].header.index - 1, slots)
         core.yield_to_log()
+    for election in message.elections:
+        if election_book.keep(core, core.fetch_from, election):
+            save_if_mine(core, election.digest())
     certificate = message.certificate
     last = message.entries[-1].header.index
     if last > core.final:
@@ -172,3 +173,12 @@ def take(core: Core, message: Entries, slots: list[Slot]) -> None:
     if waiting is not None:
         core.checkpoint_waiting = None
         checkpoints.set_stable(core, waiting)
+
+
+def save_if_mine(core: Core, digest: bytes) -> None:
+    """Make a certificate durable when a term of my log began with it."""
+    election, start = core.elections[digest]
+    following = core.log.slot(start.index + 1)
+    on_my_log = core.log.hash_at(start.index) == start.hash
+    if on_my_log and following is not None and following.header.term == election.view:
+        election_book.save(core, digest)

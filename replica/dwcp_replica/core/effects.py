@@ -21,7 +21,7 @@ from dwcp.wire.peer import (
     View,
     ViewChange,
 )
-from dwcp.wire.signing import Hash
+from dwcp.wire.signing import Count, Hash
 
 EVERYONE = -1
 """The address of a message to every other member."""
@@ -67,9 +67,12 @@ class ViewChangeRecord(Struct, frozen=True, array_like=True, tag="view-change"):
 
 
 class ElectionRecord(Struct, frozen=True, array_like=True, tag="election"):
-    """An election certificate that I verified."""
+    """An election certificate that I verified, with the start that it fixes."""
 
     election: Election
+    start_index: Count
+    start_hash: Hash
+    start_term: Count
 
 
 class EnteredRecord(Struct, frozen=True, array_like=True, tag="entered"):

@@ -9,6 +9,8 @@ from dwcp_replica.core.elections import InvalidError, MissingElectionsError, sta
 from dwcp_replica.core.recover import UnsafeStartError
 from dwcp_replica.core.state import Core
 
+UNSAVED_MAX = 64
+"""Certificates kept that nothing of mine rests on."""
 SHOWN_MAX = 8
 """Certificates shown in one answer."""
 
@@ -57,8 +59,24 @@ def keep(core: Core, sender: int, election: Election) -> bool:
 
 
 def remember(core: Core, election: Election, tip: Point) -> None:
-    """Keep a certificate that was checked, durably: what is kept later may name it."""
-    digest = election.digest()
-    if digest not in core.elections:
-        core.elections[digest] = (election, tip)
-        core.persist(ElectionRecord(election))
+    """Keep a certificate that was checked, in memory and within bounds.
+
+    A liar can make as many as it likes, each with another statement of its own in it: only
+    those that my own log rests on are made durable (`save`).
+    """
+    core.elections.setdefault(election.digest(), (election, tip))
+    unsaved = [digest for digest in core.elections if digest not in core.elections_saved]
+    for digest in unsaved[: max(0, len(unsaved) - UNSAVED_MAX)]:
+        del core.elections[digest]
+
+
+def save(core: Core, digest: bytes) -> None:
+    """Make a certificate durable, and those that its statements name: others will ask for them."""
+    if digest in core.elections_saved or digest not in core.elections:
+        return
+    core.elections_saved.add(digest)
+    election, start = core.elections[digest]
+    for change in election.changes:
+        for ref in change.elections:
+            save(core, ref.digest)
+    core.persist(ElectionRecord(election, start.index, start.hash, start.term))

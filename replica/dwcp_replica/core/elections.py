@@ -17,6 +17,8 @@ from dwcp_replica.core.recover import Statement, recover
 
 HEADERS_MAX = 65_536
 """Headers that one VIEW-CHANGE may show."""
+ELECTIONS_MAX = 64
+"""Election certificates that one VIEW-CHANGE may name."""
 
 
 Starts = Mapping[bytes, tuple[Election, Point]]
@@ -44,7 +46,8 @@ def statement(membership: Membership, change: ViewChange, starts: Starts) -> Sta
         raise InvalidError("epoch")
     if not membership.signed(change.member, change.signing_bytes(membership.scope), change.sig):
         raise InvalidError("signature")
-    if len(change.log) + len(change.branch) > HEADERS_MAX:
+    too_many_headers = len(change.log) + len(change.branch) > HEADERS_MAX
+    if too_many_headers or len(change.elections) > ELECTIONS_MAX:
         raise InvalidError("size")
     base = _base(membership, change.checkpoint)
     by_term = _starts_by_term(change, starts)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from dwcp.wire.peer import Certificate, NewView
 from dwcp_replica.core import evidence
-from dwcp_replica.core.chain import Slot
+from dwcp_replica.core.chain import Point, Slot
 from dwcp_replica.core.effects import (
     BranchRecord,
     CertificateRecord,
@@ -25,7 +25,6 @@ from dwcp_replica.core.effects import (
     ViewChangeReason,
     ViewChangeRecord,
 )
-from dwcp_replica.core.elections import start_of
 from dwcp_replica.core.pbft import view_change
 from dwcp_replica.core.state import Core
 
@@ -45,9 +44,10 @@ def replay(core: Core, records: Iterable[Record]) -> None:
                 core.cc_branch = tuple(Slot.of(entry) for entry in entries)
             case ViewChangeRecord(change):
                 core.my_change = change
-            case ElectionRecord(election):
-                branch = start_of(core.membership, election, core.elections)
-                core.elections[election.digest()] = (election, branch.tip)
+            case ElectionRecord(election, index, hash_, term):
+                digest = election.digest()
+                core.elections[digest] = (election, Point(index, hash_, term))
+                core.elections_saved.add(digest)
             case EnteredRecord(view, digest):
                 entered = view
                 core.entered_election, start = core.elections[digest]

@@ -109,6 +109,7 @@ class Core:
         self.entered_election: Election | None = None
         self.changes: dict[int, ViewChange] = {}
         self.elections: dict[bytes, tuple[Election, Point]] = {}
+        self.elections_saved: set[bytes] = set()
         self.elections_wanted: set[bytes] = set()
         self.leading: Election | None = None
         self.leading_since_ms = 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from dwcp.identity import KEY_FILE_MODE, Ed25519Signer, KeyFileError
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.records import SignedGenesis
 from dwcp_replica.durable import tls
 from dwcp_replica.durable.faults import (
@@ -254,9 +256,12 @@ def _read_keys(path: Path) -> tuple[Ed25519Signer, bytes]:
         raise LostIdentity(f"a key file in {path} is damaged ({error}): {_REPLACE}") from error
 
 
+_decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
+
+
 def _load_genesis(path: Path) -> SignedGenesis | None:
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=SignedGenesis)
+        return _decode_genesis(path.read_bytes())
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.peer import MemberId
 from dwcp.wire.records import EpochRecord, Member, scope_of
 from dwcp.wire.signing import Count, Scope, Signature, Signer, Verifier
@@ -60,8 +62,8 @@ class HelloError(Exception):
         self.reason = reason
 
 
-_challenge_decoder = msgspec.msgpack.Decoder(Challenge)
-_hello_decoder = msgspec.msgpack.Decoder(Hello)
+_decode_challenge: Callable[[bytes], Challenge] = decoder_of(Challenge)
+_decode_hello: Callable[[bytes], Hello] = decoder_of(Hello)
 
 
 def _signing_bytes(
@@ -73,7 +75,7 @@ def _signing_bytes(
 
 def answer(local: LocalMember, server: int, challenge: bytes) -> bytes:
     """The hello frame for `server`'s challenge frame. Raises msgspec.DecodeError."""
-    nonce = _challenge_decoder.decode(challenge).nonce
+    nonce = _decode_challenge(challenge).nonce
     certificate = local.record.members[server].certificate
     message = _signing_bytes(local.scope, nonce, certificate, local.me, server)
     hello = Hello(member=local.me, epoch=local.record.epoch, sig=local.signer.sign(message))
@@ -85,7 +87,7 @@ def check(local: LocalMember, verifier: Verifier, nonce: bytes, frame: bytes) ->
     if len(frame) > HELLO_BYTES_MAX:
         raise HelloError("hello-oversize")
     try:
-        hello = _hello_decoder.decode(frame)
+        hello = _decode_hello(frame)
     except (msgspec.DecodeError, RecursionError):
         raise HelloError("hello-malformed") from None
     if hello.epoch != local.record.epoch:

@@ -7,12 +7,14 @@ import hashlib
 import hmac
 import logging
 import random
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
 import msgspec
 
 from dwcp.identity import Ed25519Verifier
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.records import (
     EpochRecord,
     Identity,
@@ -31,7 +33,7 @@ ASK_PEERS_EVERY_S: Final = 1.0
 ASK_TIMEOUT_S: Final = 3.0
 
 _log = logging.getLogger(__name__)
-_decoder = msgspec.msgpack.Decoder(SignedGenesis)
+_decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
 class GenesisKeeper:
@@ -89,7 +91,7 @@ class GenesisKeeper:
                 if response.status != 200:
                     return
                 body = await response.content.read(GENESIS_BYTES_MAX + 1)
-            seen = _decoder.decode(body)
+            seen = _decode(body)
         except (aiohttp.ClientError, OSError, ValueError, msgspec.DecodeError, RecursionError):
             return  # not there yet, or not a member's answer: asked again later
         is_ours = seen.record == stored.record and is_complete(seen)

@@ -225,7 +225,6 @@ def verified_start(core: Core, sender: int, election: Election) -> Branch | None
     except UnsafeStartError as unsafe:
         core.halt(str(unsafe))
         return None
-    election_book.remember(core, election, branch.tip)
     return branch
 
 
@@ -308,6 +307,9 @@ def enter(core: Core, message: NewView, first: Slot) -> None:
     core.prepared = core.final
     core.forget_votes()
     core.changes = {m: c for m, c in core.changes.items() if c.view > view}
+    start = core.log.point(first.header.index - 1)
+    election_book.remember(core, message.election, start)
+    election_book.save(core, message.election.digest())
     core.persist(EnteredRecord(view, message.election.digest()))
     if core.log.hash_at(core.view_start) != first.hash:
         core.append(first.entry, first)
