@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
@@ -30,12 +31,18 @@ setup-dev: .venv/.installed-dev ## as setup, with the tools that the tests need
 
 lock: .venv/bin/python ## resolve the locked requirements anew
 	@$(PIP) install uv
-	@for set in ":requirements.txt" "--group dev:requirements-dev.txt" "--only-group build:requirements-build.txt"; do \
-	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
-	    $${set%%:*} pyproject.toml -o $${set##*:} || exit 1; done
+	@$(LOCK) pyproject.toml -o requirements.txt
+	@$(LOCK) pyproject.toml --group dev -o requirements-dev.txt
+	@$(LOCK) --group build -o requirements-build.txt
 
 demo: setup ## four replicas; one is killed, one lies; nothing is lost (no root, no network)
 	@$(BIN)/dwcp demo --file examples/quickstart.yaml
+
+kube-demo: setup ## the same on real Kubernetes, on this machine, as root (Debian; 15 min the first time)
+	@PYTHONPATH=tests $(BIN)/python -m kube.demo
+
+kube-down: setup ## remove all that kube-demo has started
+	@PYTHONPATH=tests $(BIN)/python -m kube.demo down
 
 lint: setup-dev ## ruff and mypy --strict
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run  $(BIN)/ruff format ."; exit 1; }
@@ -45,8 +52,12 @@ lint: setup-dev ## ruff and mypy --strict
 check: lint ## the quick part of the tests, under 90 s
 	@$(BIN)/pytest -q -m "not slow and not processes and not kube"
 
-test: lint ## all tests (what CI runs)
+test: lint ## all tests (what CI runs); those on real Kubernetes need root
 	@$(BIN)/pytest -q --durations=15
+
+long: lint ## larger counts: 100,000 mutated frames a kind, 5,000 new lives (half an hour)
+	@DWCP_FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 3600 tests/replica/core/test_fuzz.py
+	@$(BIN)/dwcp sim --count 5000 2>/dev/null | tail -n 1
 
 sim: setup ## a hundred new simulated lives
 	@$(BIN)/dwcp sim --count 100
@@ -56,4 +67,4 @@ generate: setup-dev ## write generated files (CRDs, reference pages, traces) ane
 	@$(BIN)/python -m dwcp_operator.reference > docs/reference/dwcpcluster.md
 	@$(BIN)/pytest -q tests/replica/core/test_traces.py --rewrite
 
-.PHONY: help setup setup-dev lock demo lint check test sim generate
+.PHONY: help setup setup-dev lock demo kube-demo kube-down lint check test long sim generate
