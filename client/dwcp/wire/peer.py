@@ -233,7 +233,8 @@ Evidence = Equivocation | DoubleVote
 class Status(Struct, frozen=True, array_like=True, tag="status"):
     """Where a replica stands; a heartbeat and a hint, believed by nobody.
 
-    `last`, `prepared`, `final` and `stable` are chain indexes.
+    `last`, `prepared`, `final` and `stable` are chain indexes. `mute`: it signs nothing, and
+    should not be waited for as a primary.
     """
 
     epoch: Count
@@ -243,6 +244,7 @@ class Status(Struct, frozen=True, array_like=True, tag="status"):
     prepared: Count
     final: Count
     stable: Count
+    mute: bool = False
 
 
 class Fetch(Struct, frozen=True, array_like=True, tag="fetch"):

@@ -159,7 +159,8 @@ class Replica:
             case Received(sender, message):
                 self._receive(sender, message)
             case Submit(envelope):
-                if core.pool.add(envelope, core.now_ms) and not core.leads and core.active:
+                taken = core.pool.add(envelope, core.now_ms)
+                if taken and core.active and core.primary != core.me:
                     core.send(core.primary, Forward((envelope,)))
             case Applied(index, state):
                 checkpoints.on_applied(core, index, state)

@@ -153,12 +153,15 @@ def status(core: Core) -> Status:
         prepared=core.prepared,
         final=core.final,
         stable=core.low,
+        mute=core.mute is not None,
     )
 
 
 def on_status(core: Core, sender: int, message: Status) -> None:
     """Note where another replica stands, and send it the new view that it has missed."""
     core.peers[sender] = message
+    if message.mute and sender == core.primary:
+        core.heard_ms[sender] = core.view_since_ms  # it is there, but it can not lead
     behind = message.view < core.view or (message.view == core.view and not message.active)
     if behind and core.active and core.new_view is not None:
         core.send(sender, core.new_view)
