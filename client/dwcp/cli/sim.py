@@ -1,4 +1,4 @@
-"""`dwcp sim`: simulated lives of a cluster, each fixed by its seed."""
+"""`dwcp sim`: simulated lives of a cluster, each fixed by its seed; campaigns; planted bugs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import secrets
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from dwcp_replica.sim.campaign import Failed
+    from dwcp_replica.sim.planting import Caught
     from dwcp_replica.sim.run import Report
+    from dwcp_replica.sim.scenario import Scenario
+
+REPLICAS = click.Choice(["4", "7", "10", "13"])
 
 
 def commit() -> str:
@@ -27,54 +33,181 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-@click.command(name="sim")
+@click.group(name="sim", invoke_without_command=True)
 @click.option("--seed", type=int, help="The life to live (default: a new one).")
 @click.option("--count", default=1, show_default=True, help="Lives, from the seed on.")
-@click.option("--replicas", type=click.Choice(["4", "7"]), help="Members (default: by the seed).")
+@click.option("--replicas", type=REPLICAS, help="Members (default: by the seed).")
 @click.option("--operations", default=20, show_default=True, help="Client operations in a life.")
+@click.option("--faults", help="Only these of the seed's faults, by number: 0,2 or none.")
+@click.option("--liars", help="These liars and no others: 0:ghost,3:twins or none.")
+@click.option("--calm", is_flag=True, help="Good links from the start.")
+@click.option("--shrink", is_flag=True, help="Look for the smallest life that fails like this.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-def sim(seed: int | None, count: int, replicas: str | None, operations: int, output: str) -> None:
+@click.pass_context
+def sim(
+    context: click.Context,
+    seed: int | None,
+    count: int,
+    replicas: str | None,
+    operations: int,
+    faults: str | None,
+    liars: str | None,
+    calm: bool,
+    shrink: bool,
+    output: str,
+) -> None:
     """Run the real engine in virtual time, with faults and liars, and check every step."""
-    from dwcp_replica.sim.checks import Violation
-    from dwcp_replica.sim.run import simulate
+    if context.invoked_subcommand is not None:
+        return
+    from dwcp_replica.sim.campaign import attempt, replay
+    from dwcp_replica.sim.scenario import derive
+    from dwcp_replica.sim.shrink import calm as calmed
 
     began_s = time.monotonic()
-    lives: list[Report] = []
     first = secrets.randbits(32) if seed is None else seed
     n = int(replicas) if replicas else None
+    lives: list[Report] = []
     for life in range(first, first + count):
-        again = f"dwcp sim --seed {life} --operations {operations}"
-        again += f" --replicas {n}" if n else ""
-        click.echo(f"replay: {again}  # at {commit()}", err=True)
-        try:
-            report = simulate(life, n, operations)
-        except (Violation, AssertionError) as broken:
-            click.echo(f"seed {life}: {type(broken).__name__}: {broken}", err=True)
-            click.echo(f"replay: {again}", err=True)
+        scenario = _restricted(derive(life, n, operations), faults, liars)
+        scenario = calmed(scenario) if calm else scenario
+        click.echo(f"replay: {replay(scenario, n)}  # at {commit()}", err=True)
+        result = attempt(scenario)
+        if isinstance(result, str):
+            _fail(scenario, result, n, shrink=shrink)
             sys.exit(1)
-        lives.append(report)
-        if output == "json":
-            click.echo(json.dumps(asdict(report)))
-            continue
-        click.echo(
-            f"seed {report.seed}: n={report.n}, {report.operations} operations answered, "
-            f"{report.executed} entries final, {report.views} views, {report.crashes} crashes, "
-            f"liars {', '.join(report.liars) or 'none'}, {report.virtual_ms} virtual ms"
-        )
+        lives.append(result)
+        click.echo(json.dumps(asdict(result)) if output == "json" else _line(result))
     if count > 1:
-        summary = {
-            "lives": len(lives),
-            "violations": 0,
-            "with_view_changes": sum(life.views > 1 for life in lives),
-            "with_crashes": sum(life.crashes > 0 for life in lives),
-            "with_liars": sum(bool(life.liars) for life in lives),
-            "entries_final": sum(life.executed for life in lives),
-            "steps": sum(life.steps for life in lives),
-            "seconds": round(time.monotonic() - began_s, 1),
-            "commit": commit(),
-        }
+        summary = _summary(lives) | {"seconds": round(time.monotonic() - began_s, 1)}
         click.echo(json.dumps(summary) if output == "json" else _sentence(summary))
+
+
+def _restricted(scenario: Scenario, faults: str | None, liars: str | None) -> Scenario:
+    from dwcp_replica.sim.registry import LIARS
+
+    try:
+        if faults is not None:
+            kept = [] if faults == "none" else [int(at) for at in faults.split(",")]
+            scenario = replace(scenario, faults=tuple(scenario.faults[at] for at in kept))
+        if liars is not None:
+            pairs = [] if liars == "none" else [one.split(":") for one in liars.split(",")]
+            scenario = replace(scenario, liars={int(m): lie for m, lie in pairs})
+    except (ValueError, IndexError):
+        raise click.UsageError(
+            "--faults takes numbers below the seed's count of faults, like 0,2; --liars takes "
+            "pairs like 0:ghost,3:twins; both take none"
+        ) from None
+    unknown = sorted(set(scenario.liars.values()) - set(LIARS))
+    strangers = [m for m in scenario.liars if not 0 <= m < scenario.n]
+    if unknown or strangers:
+        raise click.UsageError(
+            f"--liars: members are 0 to {scenario.n - 1}, lies are {', '.join(sorted(LIARS))}"
+        )
+    if len(scenario.faulty) > (scenario.n - 1) // 3:
+        raise click.UsageError(
+            f"members {sorted(scenario.faulty)} would be faulty, and {scenario.n} replicas bear "
+            f"{(scenario.n - 1) // 3}: leave faults or liars out"
+        )
+    return scenario
+
+
+def _fail(scenario: Scenario, what: str, n: int | None, *, shrink: bool) -> None:
+    from dwcp_replica.sim.campaign import replay
+    from dwcp_replica.sim.shrink import shrink as shrunk
+
+    click.echo(f"seed {scenario.seed}: {what}", err=True)
+    if shrink:
+        scenario, what = shrunk(scenario, what)
+        click.echo(f"shrunk: {what}", err=True)
+    click.echo(f"replay: {replay(scenario, n)}", err=True)
+
+
+def _line(report: Report) -> str:
+    return (
+        f"seed {report.seed}: n={report.n}, {report.operations} operations answered, "
+        f"{report.executed} entries final, {report.views} views, {report.crashes} crashes, "
+        f"faults {', '.join(report.faults) or 'none'}, liars {', '.join(report.liars) or 'none'}, "
+        f"{report.virtual_ms} virtual ms"
+    )
+
+
+def _summary(lives: list[Report]) -> dict[str, object]:
+    return {
+        "lives": len(lives),
+        "violations": 0,
+        "with_view_changes": sum(life.views > 1 for life in lives),
+        "with_crashes": sum(life.crashes > 0 for life in lives),
+        "with_liars": sum(bool(life.liars) for life in lives),
+        "entries_final": sum(life.executed for life in lives),
+        "steps": sum(life.steps for life in lives),
+        "commit": commit(),
+    }
 
 
 def _sentence(summary: dict[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in summary.items())
+
+
+@sim.command()
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="Wall-clock time.")
+@click.option("--seed", type=int, help="The first life (default: a new one).")
+@click.option("--replicas", type=REPLICAS, help="Members (default: by the seed).")
+@click.option("--operations", default=20, show_default=True, help="Client operations in a life.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def campaign(
+    seconds: float, seed: int | None, replicas: str | None, operations: int, output: str
+) -> None:
+    """Live one life after the other until the time is over."""
+    from dwcp_replica.sim.campaign import campaign as run
+
+    first = secrets.randbits(32) if seed is None else seed
+    n = int(replicas) if replicas else None
+    began_s = time.monotonic()
+
+    def failed(found: Failed) -> None:
+        click.echo(f"seed {found.seed}: {found.what}", err=True)
+        click.echo(f"replay: {found.replay}", err=True)
+
+    summary = run(first, lambda _: time.monotonic() - began_s >= seconds, failed, n, operations)
+    spent_s = time.monotonic() - began_s
+    shown = asdict(summary) | {
+        "seconds": round(spent_s, 1),
+        "runs_per_minute": round(60 * summary.runs / spent_s) if spent_s else 0,
+        "commit": commit(),
+    }
+    click.echo(json.dumps(shown) if output == "json" else _sentence(shown))
+    sys.exit(1 if summary.violations else 0)
+
+
+@sim.command()
+@click.option("--only", multiple=True, help="Plant this bug; may be repeated (default: all).")
+@click.option("--seconds", type=float, default=460.0, show_default=True, help="Stop after this.")
+@click.option("--write", type=click.Path(path_type=Path), help="Put the table into this page.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def planted(only: tuple[str, ...], seconds: float, write: Path | None, output: str) -> None:
+    """Plant known bugs in the engine, one after the other, and see each of them caught."""
+    from dwcp_replica.sim.planted import PLANTED
+    from dwcp_replica.sim.planting import hunt, write_table
+
+    unknown = sorted(set(only) - set(PLANTED))
+    if unknown:
+        raise click.UsageError(f"no planted bug {unknown[0]!r}: they are {', '.join(PLANTED)}")
+    if write is not None and only:
+        raise click.UsageError("--write needs the whole list: leave --only out")
+    began_s = time.monotonic()
+    found: list[Caught] = []
+    for name in only or PLANTED:
+        bug_s = time.monotonic()
+        caught = hunt(PLANTED[name], lambda: time.monotonic() - began_s > seconds)
+        caught = replace(caught, seconds=round(time.monotonic() - bug_s, 2))
+        found.append(caught)
+        if output == "text":
+            click.echo(
+                f"{'caught' if caught.caught else 'NOT CAUGHT':10} {caught.seconds:6.1f} s "
+                f"{caught.seeds:4} seeds  {name}: {caught.by or PLANTED[name].what}"
+            )
+    if output == "json":
+        click.echo(json.dumps([asdict(one) for one in found]))
+    if write is not None:
+        write.write_text(write_table(write.read_text(), found, commit()))
+    sys.exit(0 if all(one.caught for one in found) else 1)

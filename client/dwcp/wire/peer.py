@@ -102,6 +102,10 @@ class VoteSig(Struct, frozen=True, array_like=True):
     sig: Signature
 
 
+State = Annotated[bytes, Meta(max_length=32)]
+"""The state digest of a checkpoint: 32 bytes; empty elsewhere."""
+
+
 class Certificate(Struct, frozen=True, array_like=True):
     """A quorum's votes of one kind for one entry.
 
@@ -112,8 +116,8 @@ class Certificate(Struct, frozen=True, array_like=True):
 
     kind: VoteKind
     header: Header
-    state: bytes
-    votes: tuple[VoteSig, ...]
+    state: State
+    votes: Annotated[tuple[VoteSig, ...], Meta(max_length=1024)]
 
 
 class PrePrepare(Struct, frozen=True, array_like=True, tag="pre-prepare"):
@@ -220,10 +224,10 @@ class DoubleVote(Struct, frozen=True, array_like=True, tag="double-vote"):
     kind: VoteKind
     member: MemberId
     first: Header
-    first_state: bytes
+    first_state: State
     first_sig: Signature
     second: Header
-    second_state: bytes
+    second_state: State
     second_sig: Signature
 
 
@@ -280,10 +284,18 @@ class Bodies(Struct, frozen=True, array_like=True, tag="bodies"):
     bodies: tuple[bytes, ...]
 
 
+class TermStart(Struct, frozen=True, array_like=True):
+    """Where a term of some chain began: the hash of the entry below its first one."""
+
+    term: View
+    hash: Hash
+
+
 class FetchElections(Struct, frozen=True, array_like=True, tag="fetch-elections"):
-    """Asks for election certificates by digest."""
+    """Asks for election certificates: by digest, and by the start that they fix."""
 
     digests: tuple[Hash, ...]
+    starts: tuple[TermStart, ...] = ()
 
 
 class Elections(Struct, frozen=True, array_like=True, tag="elections"):

@@ -40,11 +40,17 @@ def pursue(core: Core) -> None:
     """Ask one peer that is further for what is missing; another one when no answer comes."""
     starts = {m: start for m, s in core.peers.items() if (start := wanted_from(core, s))}
     waited = core.fetch_since_ms
-    if not starts or (waited is not None and core.now_ms - waited < FETCH_AGAIN_MS):
+    if not starts or (waited is not None and core.now_ms - waited < patience_ms(core)):
         return
     core.fetch_from = min(starts, key=lambda m: (m <= core.fetch_from, m))
     core.fetch_since_ms = core.now_ms
+    core.fetch_asked.add(core.fetch_from)
     core.send(core.fetch_from, Fetch(core.record.epoch, starts[core.fetch_from]))
+
+
+def patience_ms(core: Core) -> int:
+    """How long an answer may take before another peer is asked too; a late one still counts."""
+    return max(FETCH_AGAIN_MS, core.record.parameters.request_timeout_ms // 2)
 
 
 def wanted_from(core: Core, status: Status) -> int | None:
@@ -70,22 +76,32 @@ def on_fetch(core: Core, sender: int, message: Fetch) -> None:
         return core.refuse(sender, message, "epoch")
     if message.start > core.final:
         return None
-    upto = core.low if message.start <= core.low else core.final
+    entries, size = run_from(core, message.start)
+    last = entries[-1].header.index
+    certificate = certificate_from(core, last)
+    if certificate is None or not core.afford(sender, size):
+        return None
+    links = tuple(slot.header for slot in core.log.slots(last, certificate.header.index))
+    terms: set[int] = set()
+    if certificate.kind != "checkpoint" or links:
+        terms = {entry.header.term for entry in entries}
+    elections = elections_of(core, terms)
+    core.send(sender, Entries(tuple(entries), links, certificate, elections))
+    return None
+
+
+def run_from(core: Core, start: int) -> tuple[list[Entry], int]:
+    """Final entries from `start` on, and their bytes: up to a stable checkpoint if one fits."""
+    upto = core.low if start <= core.low else core.final
     entries: list[Entry] = []
     size = 0
-    for slot in core.log.slots(message.start - 1, min(upto, message.start - 1 + ENTRIES_MAX)):
+    for slot in core.log.slots(start - 1, min(upto, start - 1 + ENTRIES_MAX)):
         size += len(slot.entry.body) + 256
         if entries and size > ENTRIES_BYTES_MAX:
             break
         entries.append(slot.entry)
-    last = entries[-1].header.index
-    certificate = certificate_from(core, last)
-    if certificate is None:
-        return None
-    links = tuple(slot.header for slot in core.log.slots(last, certificate.header.index))
-    elections = elections_of(core, {e.header.term for e in entries if e.header.index > core.low})
-    core.send(sender, Entries(tuple(entries), links, certificate, elections))
-    return None
+    ends = [n for n, entry in enumerate(entries, 1) if entry.header.index in core.checkpoints]
+    return (entries[: ends[-1]] if ends and upto == core.low else entries), size
 
 
 def certificate_from(core: Core, index: int) -> Certificate | None:
@@ -100,18 +116,21 @@ def certificate_from(core: Core, index: int) -> Certificate | None:
 
 
 def elections_of(core: Core, terms: set[int]) -> tuple[Election, ...]:
-    """The certificates with which these terms of my log began, lowest first."""
-    found = [
-        election
-        for election, start in core.elections.values()
-        if election.view in terms and core.log.hash_at(start.index) == start.hash
-    ]
-    return tuple(sorted(found, key=lambda election: election.view))
+    """The certificates with which these terms of my log began, newest first within a frame."""
+    found: list[Election] = []
+    room = election_book.SHOWN_BYTES_MAX
+    for election, start in sorted(core.elections.values(), key=lambda kept: -kept[0].view):
+        if election.view in terms and core.log.hash_at(start.index) == start.hash:
+            room -= election_book.size_bytes(election)
+            if room < 0:
+                break
+            found.append(election)
+    return tuple(reversed(found))
 
 
 def on_entries(core: Core, sender: int, message: Entries) -> None:
     """Check an answer from end to end, then take its entries as final."""
-    if sender != core.fetch_from or core.fetch_since_ms is None:
+    if sender not in core.fetch_asked:
         return core.refuse(sender, message, "not-asked")
     reason = chain_fault(core, message)
     if reason is not None:
@@ -124,7 +143,9 @@ def on_entries(core: Core, sender: int, message: Entries) -> None:
             except msgspec.DecodeError:
                 return core.refuse(sender, message, "body")
     core.fetch_since_ms = None  # a bad answer leaves the question open
+    core.fetch_asked.clear()
     take(core, message, slots)
+    pursue(core)
     return None
 
 
@@ -158,7 +179,8 @@ def take(core: Core, message: Entries, slots: list[Slot]) -> None:
     for slot in slots:
         evidence.check_header(core, slot.header)  # a leader that signed both is convicted
     if slots:
-        core.replace_above(slots[0].header.index - 1, slots)
+        # I voted for what is dropped here: in this view I must not vote for anything else
+        core.leave_view |= core.replace_above(slots[0].header.index - 1, slots)
         core.yield_to_log()
     for election in message.elections:
         if election_book.keep(core, core.fetch_from, election):

@@ -9,53 +9,82 @@ from dwcp_replica.core.elections import InvalidError, MissingElectionsError, sta
 from dwcp_replica.core.recover import UnsafeStartError
 from dwcp_replica.core.state import Core
 
-UNSAVED_MAX = 64
-"""Certificates kept that nothing of mine rests on."""
-SHOWN_MAX = 8
-"""Certificates shown in one answer."""
+SHOWN_MAX = 64
+"""Certificates looked at for one answer."""
+SHOWN_BYTES_MAX = 4 * 1024 * 1024
+HEADER_BYTES = 192
+"""What a header takes in a frame, and a little more."""
 
 
-def ask(core: Core, sender: int, digests: tuple[bytes, ...]) -> None:
-    """Ask whoever named these certificates to show them."""
-    core.elections_wanted.update(digests)
+def size_bytes(election: Election) -> int:
+    """About what a certificate takes in a frame."""
+    headers = sum(len(c.log) + len(c.branch) + 16 for c in election.changes)
+    return headers * HEADER_BYTES
+
+
+def ask(core: Core, sender: int, missing: MissingElectionsError) -> None:
+    """Ask whoever showed something that needs these certificates to show them."""
+    core.elections_wanted[sender] = frozenset(missing.digests) | {s.hash for s in missing.starts}
+    question = FetchElections(missing.digests, missing.starts)
     if sender == core.me:
-        core.broadcast(FetchElections(digests))
+        core.broadcast(question)
     else:
-        core.send(sender, FetchElections(digests))
+        core.send(sender, question)
 
 
 def on_fetch_elections(core: Core, sender: int, message: FetchElections) -> None:
-    """Show the certificates that I hold."""
-    held = [core.elections[d][0] for d in message.digests[:SHOWN_MAX] if d in core.elections]
-    if held:
-        core.send(sender, Elections(tuple(held)))
+    """Show the certificates that I hold, as many as fit a frame."""
+    named = set(message.digests[:SHOWN_MAX])
+    starts = {(s.term, s.hash) for s in message.starts[:SHOWN_MAX]}
+    found: list[Election] = []
+    room = SHOWN_BYTES_MAX
+    for digest, (election, start) in core.elections.items():
+        if digest in named or (election.view, start.hash) in starts:
+            room -= size_bytes(election)
+            if found and room < 0:
+                break
+            found.append(election)
+    if found and core.afford(sender, SHOWN_BYTES_MAX - room):
+        core.send(sender, Elections(tuple(found)))
 
 
-def on_elections(core: Core, sender: int, message: Elections) -> None:
-    """Take certificates that I asked for, lowest view first."""
-    for election in sorted(message.elections, key=lambda e: e.view):
-        digest = election.digest()
-        if digest not in core.elections_wanted:
+def on_elections(core: Core, sender: int, message: Elections) -> bool:
+    """Take certificates that I asked for, lowest view first; True when one was new."""
+    wanted = core.elections_wanted.get(sender) or core.elections_wanted.get(core.me, frozenset())
+    took = False
+    for election in sorted(message.elections, key=lambda e: e.view)[:SHOWN_MAX]:
+        if election.digest() in core.elections:
+            continue
+        tip = verified(core, sender, election)
+        if tip is None:
+            continue
+        if election.digest() in wanted or tip.hash in wanted:
+            remember(core, election, tip)
+            took = True
+        else:
             core.refuse(sender, message, "not-asked")
-        elif keep(core, sender, election):
-            core.elections_wanted.discard(digest)
+    return took
+
+
+def verified(core: Core, sender: int, election: Election) -> Point | None:
+    """Where a certificate starts its view, after checking it; None when it does not hold (yet)."""
+    try:
+        return start_of(core.membership, election, core.elections).tip
+    except MissingElectionsError as missing:
+        ask(core, sender, missing)
+    except (InvalidError, UnsafeStartError) as invalid:
+        core.refuse(sender, election, str(invalid))
+    return None
 
 
 def keep(core: Core, sender: int, election: Election) -> bool:
     """Keep a certificate after checking it; True when it holds."""
-    digest = election.digest()
-    if digest in core.elections:
+    if election.digest() in core.elections:
         return True
-    try:
-        tip = start_of(core.membership, election, core.elections).tip
-    except MissingElectionsError as missing:
-        ask(core, sender, missing.digests)
-        return False
-    except (InvalidError, UnsafeStartError) as invalid:
-        core.refuse(sender, election, str(invalid))
-        return False
-    remember(core, election, tip)
-    return True
+    tip = verified(core, sender, election)
+    if tip is not None:
+        remember(core, election, tip)
+    return tip is not None
 
 
 def remember(core: Core, election: Election, tip: Point) -> None:
@@ -66,7 +95,7 @@ def remember(core: Core, election: Election, tip: Point) -> None:
     """
     core.elections.setdefault(election.digest(), (election, tip))
     unsaved = [digest for digest in core.elections if digest not in core.elections_saved]
-    for digest in unsaved[: max(0, len(unsaved) - UNSAVED_MAX)]:
+    for digest in unsaved[: max(0, len(unsaved) - 2 * core.window - SHOWN_MAX)]:
         del core.elections[digest]
 
 

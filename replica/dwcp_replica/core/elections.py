@@ -10,16 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dwcp.wire.peer import Certificate, Election, ElectionRef, Header, ViewChange
+from dwcp.wire.peer import (
+    Certificate,
+    Election,
+    ElectionRef,
+    Header,
+    TermStart,
+    ViewChange,
+)
 from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.chain import Branch, Point
 from dwcp_replica.core.recover import Statement, recover
+from dwcp_replica.core.state import IN_FLIGHT_MAX, window
 
-HEADERS_MAX = 65_536
-"""Headers that one VIEW-CHANGE may show."""
-ELECTIONS_MAX = 64
-"""Election certificates that one VIEW-CHANGE may name."""
-
+HEADERS_MAX = 8192
+"""Headers that one VIEW-CHANGE may show: a quorum of them fits a frame."""
 
 Starts = Mapping[bytes, tuple[Election, Point]]
 """Verified election certificates by digest, each with the start it fixes."""
@@ -32,28 +37,50 @@ class InvalidError(Exception):
 class MissingElectionsError(Exception):
     """The statement may hold, but these certificates must be fetched first."""
 
-    def __init__(self, digests: tuple[bytes, ...]) -> None:
-        super().__init__(f"{len(digests)} election certificates are not held")
+    def __init__(self, digests: tuple[bytes, ...], starts: tuple[TermStart, ...]) -> None:
+        super().__init__(f"election certificates are not held: {digests} {starts}")
         self.digests = digests
+        self.starts = starts
 
 
 def statement(membership: Membership, change: ViewChange, starts: Starts) -> Statement:
     """What a VIEW-CHANGE states, after checking every signature and link in it.
 
-    Raises InvalidError, or MissingElectionsError when certificates that it names are not held.
+    Raises InvalidError, or MissingElectionsError when certificates that it needs are not held.
     """
     if change.epoch != membership.record.epoch:
         raise InvalidError("epoch")
     if not membership.signed(change.member, change.signing_bytes(membership.scope), change.sig):
         raise InvalidError("signature")
-    too_many_headers = len(change.log) + len(change.branch) > HEADERS_MAX
-    if too_many_headers or len(change.elections) > ELECTIONS_MAX:
+    headers = (*change.log, *change.branch)
+    terms = {header.term for header in headers}
+    if len(headers) > HEADERS_MAX or len(change.elections) > 2 * len(terms):
         raise InvalidError("size")
     base = _base(membership, change.checkpoint)
-    by_term = _starts_by_term(change, starts)
-    log = _branch(membership, base, change.log, change.view, by_term)
-    certified = _certified(membership, change, base, log, by_term)
+    known = _Known(starts, change)
+    log = _branch(membership, base, change.log, change.view, known)
+    certified = _certified(membership, change, base, log, known)
     return Statement(log, certified, base if change.checkpoint is not None else None)
+
+
+class _Known:
+    """The starts of terms that are held, and how to ask for one that is not."""
+
+    def __init__(self, starts: Starts, change: ViewChange) -> None:
+        self._starts: dict[int, set[tuple[int, bytes]]] = {}
+        for election, start in starts.values():
+            self._starts.setdefault(election.view, set()).add((start.index, start.hash))
+        self._held = starts
+        self._named = change.elections
+
+    def check(self, term: int, at: Point) -> None:
+        """Raise MissingElectionsError unless `term` is known to begin above `at`."""
+        if (at.index, at.hash) in self._starts.get(term, ()):
+            return
+        unknown = tuple(
+            ref.digest for ref in self._named if ref.term == term and ref.digest not in self._held
+        )
+        raise MissingElectionsError(unknown, (TermStart(term, at.hash),))
 
 
 def start_of(membership: Membership, election: Election, starts: Starts) -> Branch:
@@ -80,28 +107,15 @@ def _base(membership: Membership, checkpoint: Certificate | None) -> Point:
     return Point(header.index, header.hash(), header.term)
 
 
-def _starts_by_term(change: ViewChange, starts: Starts) -> dict[int, list[Point]]:
-    missing = tuple(ref.digest for ref in change.elections if ref.digest not in starts)
-    if missing:
-        raise MissingElectionsError(missing)
-    by_term: dict[int, list[Point]] = {}
-    for ref in change.elections:
-        election, start = starts[ref.digest]
-        if election.view != ref.term:
-            raise InvalidError("election-term")
-        by_term.setdefault(ref.term, []).append(start)
-    return by_term
-
-
 def _branch(
     membership: Membership,
     base: Point,
     headers: Iterable[Header],
     below_view: int,
-    by_term: Mapping[int, list[Point]],
+    known: _Known,
 ) -> Branch:
     branch = Branch.of(base, headers)
-    at = base
+    at = first = base
     for header, hash_ in zip(branch.headers, branch.hashes, strict=True):
         if header.index != at.index + 1 or header.prev != at.hash:
             raise InvalidError("link")
@@ -109,21 +123,22 @@ def _branch(
             raise InvalidError("term")
         if not membership.header_holds(header):
             raise InvalidError("header-signature")
-        if header.term > at.term and not _starts_here(membership, header, at, by_term):
-            raise InvalidError("election")
+        if header.term > at.term:
+            first = at
+            if header.term == 1:  # the epoch record is the first term's certificate
+                _check_first_term(membership, at)
+            else:
+                known.check(header.term, at)
+        if header.index > first.index + window(membership.record) + IN_FLIGHT_MAX:
+            raise InvalidError("window")  # no honest member accepts so much of one leader
         at = Point(header.index, hash_, header.term)
     return branch
 
 
-def _starts_here(
-    membership: Membership, header: Header, at: Point, by_term: Mapping[int, list[Point]]
-) -> bool:
-    if header.term == 1:  # the epoch record is the first term's certificate
-        record = membership.record
-        return (at.index, at.hash) == (record.start_index, record.start_hash)
-    return any(
-        (start.index, start.hash) == (at.index, at.hash) for start in by_term.get(header.term, ())
-    )
+def _check_first_term(membership: Membership, at: Point) -> None:
+    record = membership.record
+    if (at.index, at.hash) != (record.start_index, record.start_hash):
+        raise InvalidError("election")
 
 
 def _certified(
@@ -131,7 +146,7 @@ def _certified(
     change: ViewChange,
     base: Point,
     log: Branch,
-    by_term: Mapping[int, list[Point]],
+    known: _Known,
 ) -> Branch | None:
     if change.cc is None:
         if change.branch:
@@ -144,7 +159,7 @@ def _certified(
         raise InvalidError("cc")
     chain = log
     if change.branch:
-        chain = _branch(membership, base, change.branch, change.view, by_term)
+        chain = _branch(membership, base, change.branch, change.view, known)
     if header.index < base.index or chain.hash_at(header.index) != header.hash():
         raise InvalidError("cc-chain")
     return chain.prefix(header.index)

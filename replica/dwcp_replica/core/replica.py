@@ -185,6 +185,10 @@ class Replica:
             reason = timers.overdue(core)
             if reason is not None:
                 view_change.start(core, view_change.next_view(core), reason)
+        if core.leave_view:
+            core.leave_view = False
+            if core.active and core.mute is None:
+                view_change.start(core, view_change.next_view(core), ViewChangeReason.EQUIVOCATION)
         normal.propose(core)
         if core.out.persist:
             core.save_final()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from dwcp.wire.envelope import MAX_ENVELOPE_BYTES
 from dwcp.wire.peer import (
     Certificate,
     CheckpointVote,
@@ -46,6 +47,16 @@ WINDOW_INTERVALS: Final = 2
 """The high water mark lies this many checkpoint intervals above the low one (PBFT: L = 2K)."""
 EARLY_MAX: Final = 256
 """Messages of a later view that are kept until it begins, for each sender."""
+BODY_BYTES_MAX: Final = BATCH_BYTES_MAX + MAX_ENVELOPE_BYTES + 65_536
+"""A longer body is refused everywhere: it must fit a frame on the way to who lacks it."""
+ANSWER_BURST_BYTES: Final = 16 * 1024 * 1024
+ANSWER_BYTES_PER_MS: Final = 64 * 1024
+"""What one peer may have of large answers, however often it asks."""
+
+
+def window(record: EpochRecord) -> int:
+    """Entries that one leader may have above a stable checkpoint."""
+    return WINDOW_INTERVALS * max(record.parameters.checkpoint_interval, IN_FLIGHT_MAX)
 
 
 class Core:
@@ -70,7 +81,7 @@ class Core:
         self.pool = RequestPool()
         self.evidence: dict[int, EvidenceFound] = {}
         self._begin_log(record)
-        self._begin_view(me)
+        self._begin_view()
         self._begin_time()
 
     def _begin_log(self, record: EpochRecord) -> None:
@@ -100,7 +111,7 @@ class Core:
         self.bodies: dict[bytes, bytes] = {}
         self.bodies_wanted: set[bytes] = set()
 
-    def _begin_view(self, me: int) -> None:
+    def _begin_view(self) -> None:
         """The view I am in or ask for, and what I hold for the next one."""
         self.view = 1
         self.active = True
@@ -110,12 +121,12 @@ class Core:
         self.changes: dict[int, ViewChange] = {}
         self.elections: dict[bytes, tuple[Election, Point]] = {}
         self.elections_saved: set[bytes] = set()
-        self.elections_wanted: set[bytes] = set()
+        self.elections_wanted: dict[int, frozenset[bytes]] = {}
+        self.leave_view = False
         self.leading: Election | None = None
         self.leading_since_ms = 0
         self.worthless: set[int] = set()
-        self.new_view_wanted: NewView | None = None
-        self.new_view_sender = me
+        self.new_views_wanted: dict[int, tuple[NewView, int]] = {}
         self.stuck_changes: dict[int, ViewChange] = {}
 
     def _begin_time(self) -> None:
@@ -126,6 +137,8 @@ class Core:
         self.heard_ms: dict[int, int] = {}
         self.fetch_since_ms: int | None = None
         self.fetch_from = self.me
+        self.fetch_asked: set[int] = set()
+        self.allowance: dict[int, tuple[int, int]] = {}
         self.view_since_ms = 0
         self.progress_ms = 0
         self.change_timer_ms: int | None = None
@@ -160,8 +173,16 @@ class Core:
 
     @property
     def high(self) -> int:
-        """The high water mark: no entry above it is accepted. Castro and Liskov 1999, §4.2."""
-        return self.low + WINDOW_INTERVALS * max(self.interval, IN_FLIGHT_MAX)
+        """The high water mark: no entry above it is accepted. Castro and Liskov 1999, §4.2.
+
+        The first entries of the present view always fit: they make final what it inherited.
+        """
+        return max(self.low + self.window, self.view_start + IN_FLIGHT_MAX)
+
+    @property
+    def window(self) -> int:
+        """Entries between the water marks."""
+        return window(self.record)
 
     @property
     def stable_point(self) -> Point | None:
@@ -189,6 +210,14 @@ class Core:
     def emit(self, event: Event) -> None:
         """Tell whoever listens."""
         self.out.events.append(event)
+
+    def afford(self, peer: int, size_bytes: int) -> bool:
+        """True when this peer may be sent a large answer now; its allowance is used up by it."""
+        left, since_ms = self.allowance.get(peer, (ANSWER_BURST_BYTES, self.now_ms))
+        left = min(ANSWER_BURST_BYTES, left + (self.now_ms - since_ms) * ANSWER_BYTES_PER_MS)
+        granted = left > 0
+        self.allowance[peer] = (left - size_bytes if granted else left, self.now_ms)
+        return granted
 
     def halt(self, reason: str) -> None:
         """Stop for good, loudly: going on could break a promise."""
@@ -223,8 +252,13 @@ class Core:
             self.pool.dropped(slot.requests)
         return dropped
 
-    def replace_above(self, keep: int, slots: list[Slot]) -> None:
-        """Swap the log's tail above `keep` for `slots`; a CC that leaves keeps its branch."""
+    def replace_above(self, keep: int, slots: list[Slot]) -> bool:
+        """Swap the log's tail above `keep` for `slots`; a CC that leaves keeps its branch.
+
+        True when entries of the present view were dropped: a member that has voted for them
+        must not vote for others in this view.
+        """
+        of_view = False
         if keep < self.log.last:
             cc = self.cc
             if (
@@ -235,10 +269,12 @@ class Core:
                 self.cc_branch = tuple(self.log.slots(self.low, cc.header.index))
                 self.persist(BranchRecord(tuple(slot.entry for slot in self.cc_branch)))
             dropped = self.truncate(keep)
+            of_view = any(slot.header.term == self.view for slot in dropped)
             self.bodies.update({slot.header.batch: slot.entry.body for slot in dropped})
             self.trim_bodies()
         for slot in slots:
             self.append(slot.entry, slot)
+        return of_view
 
     def forget_votes(self) -> None:
         """Drop what counted in the view that ends."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from typing import Final
 
 from dwcp_replica.core.effects import Input
@@ -12,8 +12,12 @@ BACKLOG_MAX: Final = 8192
 """Events beyond which peers are not read and clients are told to come later."""
 
 
+HELD_BYTES_MAX: Final = 32 * 1024 * 1024
+"""What one member may have waiting here, at the engine and before it; then it is not read."""
+
+
 class Inbox:
-    """A queue with a bound that senders respect (`full`, `room`).
+    """A queue with a bound that senders respect (`full`, `admits`).
 
     What the process itself has to say (execution, hand-over) always fits: it is bounded by
     what the core asked for.
@@ -22,6 +26,8 @@ class Inbox:
     def __init__(self) -> None:
         self.filled = asyncio.Event()
         self._events: deque[Input] = deque()
+        self._weights: deque[tuple[int, int] | None] = deque()
+        self._held: Counter[int] = Counter()
         self._taken = asyncio.Event()
 
     def __len__(self) -> int:
@@ -32,15 +38,31 @@ class Inbox:
         """True while nothing more should come from outside."""
         return len(self._events) >= BACKLOG_MAX
 
-    def put(self, event: Input) -> None:
-        """Add an event."""
+    def admits(self, member: int) -> bool:
+        """True while this member may be read: its own flood fills only its own share."""
+        return not self.full and self._held[member] < HELD_BYTES_MAX
+
+    def hold(self, member: int, size_bytes: int) -> None:
+        """Count what a member has sent, until `put` and `take` have passed it on."""
+        self._held[member] += size_bytes
+
+    def drop(self, member: int, size_bytes: int) -> None:
+        """What was held is not wanted after all."""
+        self._held[member] -= size_bytes
+
+    def put(self, event: Input, held: tuple[int, int] | None = None) -> None:
+        """Add an event; `held` is the member and the bytes it was counted with."""
         self._events.append(event)
+        self._weights.append(held)
         self.filled.set()
 
     def take(self, count_max: int) -> list[Input]:
         """Take the oldest events."""
         count = min(count_max, len(self._events))
         events = [self._events.popleft() for _ in range(count)]
+        for held in [self._weights.popleft() for _ in range(count)]:
+            if held is not None:
+                self.drop(*held)
         self._taken.set()
         return events
 

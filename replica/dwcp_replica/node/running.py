@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from dwcp.identity import Ed25519Verifier
-from dwcp.wire.peer import PeerMessage
+from dwcp.wire.envelope import Envelope, decode_body
+from dwcp.wire.peer import Forward, PeerMessage
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import (
@@ -41,6 +44,7 @@ from dwcp_replica.node.engine import Engine, Journal
 from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
 from dwcp_replica.node.inbox import BACKLOG_MAX
 from dwcp_replica.node.signatures import Questions, SignatureGate
+from dwcp_replica.node.weights import weight_bytes
 from dwcp_replica.store import Outcome, Store
 
 VERIFY_THREADS: Final = 2
@@ -195,10 +199,28 @@ class RunningReplica:
 
     async def _receive(self, sender: int, message: PeerMessage) -> None:
         inbox = self.engine.inbox
-        while inbox.full or len(self._gate) >= BACKLOG_MAX:
+        while not inbox.admits(sender) or len(self._gate) >= BACKLOG_MAX:
             await inbox.taken()
+        held = (sender, weight_bytes(message))
+        inbox.hold(*held)
         checks = self._questions.message(message)
-        self._gate.push_message(checks, partial(inbox.put, Received(sender, message)))
+        self._gate.push_message(checks, partial(self._pass_on, sender, message, held), sender)
+
+    def _pass_on(self, sender: int, message: PeerMessage, held: tuple[int, int]) -> None:
+        if isinstance(message, Forward):
+            message = Forward(tuple(filter(self._is_fresh, message.envelopes)))
+            if not message.envelopes:
+                self.engine.inbox.drop(*held)
+                return
+        self.engine.inbox.put(Received(sender, message), held)
+
+    def _is_fresh(self, envelope: Envelope) -> bool:
+        """False for what was answered already: a liar could have it ordered again for ever."""
+        try:
+            body = decode_body(envelope.body)
+        except msgspec.DecodeError:
+            return False
+        return self.store.lookup(envelope, body) is None
 
     # --- engine.Effects -------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ rests on what this module thought worth checking.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -44,6 +44,8 @@ Check = tuple[bytes, bytes, bytes]
 """A question: public key, message, signature."""
 
 CHECKS_PER_MESSAGE_MAX: Final = 4096
+CLIENTS: Final = -1
+"""The turn that all clients share at the gate."""
 INLINE_CHECKS_MAX: Final = 8
 """So few are quicker done at once than handed to a thread."""
 CHECKS_AT_ONCE_MAX: Final = 2048
@@ -141,6 +143,7 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
+    sender: int
     checks: list[Check]
     then: Callable[[bool], None]
 
@@ -150,51 +153,52 @@ def _check_all(checks: list[Check]) -> list[bool]:
 
 
 class SignatureGate:
-    """Passes things on, in the order in which they came, once their signatures were looked at.
+    """Passes things on once their signatures were looked at, in order for each sender.
 
-    What needs little work passes at once while nothing is being checked: a thread would cost
-    more than it saves.
+    Senders take turns, so that one that sends much waits for itself. What needs little work
+    passes at once while nothing of its sender waits: a thread would cost more than it saves.
     """
 
     def __init__(self, verifier: Ed25519Verifier, threads: Executor) -> None:
         self._verifier = verifier
         self._threads = threads
-        self._queue: deque[_Waiting] = deque()
-        self._checking = 0
+        self._queues: OrderedDict[int, deque[_Waiting]] = OrderedDict()
+        self._checking: Counter[int] = Counter()
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
         """How many things wait here."""
-        return len(self._queue) + self._checking
+        return sum(map(len, self._queues.values())) + self._checking.total()
 
-    def push_message(self, checks: list[Check], then: Callable[[], None]) -> None:
+    def push_message(self, checks: list[Check], then: Callable[[], None], sender: int = 0) -> None:
         """Call `then` once the core's questions about a peer's message are answered.
 
         With little to ask it is called at once and the core does the work: it does not ask
         about messages that come too late to matter.
         """
         unknown = self._unknown(checks)
-        if self._is_quick(unknown):
+        if self._is_quick(sender, unknown):
             then()
         else:
-            self._wait(unknown, lambda _good: then())
+            self._wait(sender, unknown, lambda _good: then())
 
     def push_envelope(self, check: Check, then: Callable[[bool], None]) -> None:
         """Call `then`, now or later, with whether a client's signature holds."""
         unknown = self._unknown([check])
-        if self._is_quick(unknown):
+        if self._is_quick(CLIENTS, unknown):
             then(all(self._verifier.verify(*check) for check in unknown))
         else:
-            self._wait(unknown, then)
+            self._wait(CLIENTS, unknown, then)
 
     def _unknown(self, checks: list[Check]) -> list[Check]:
         return [check for check in checks if not self._verifier.knows(*check)]
 
-    def _is_quick(self, unknown: list[Check]) -> bool:
-        return not len(self) and len(unknown) <= INLINE_CHECKS_MAX
+    def _is_quick(self, sender: int, unknown: list[Check]) -> bool:
+        waits = sender in self._queues or self._checking[sender] > 0
+        return not waits and len(unknown) <= INLINE_CHECKS_MAX
 
-    def _wait(self, unknown: list[Check], then: Callable[[bool], None]) -> None:
-        self._queue.append(_Waiting(unknown, then))
+    def _wait(self, sender: int, unknown: list[Check], then: Callable[[bool], None]) -> None:
+        self._queues.setdefault(sender, deque()).append(_Waiting(sender, unknown, then))
         self._wake.set()
 
     async def run(self) -> None:
@@ -202,19 +206,23 @@ class SignatureGate:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
+            while self._queues:
                 batch = self._take()
                 await self._check(batch)
-                self._checking = 0
+                self._checking.clear()
 
     def _take(self) -> list[_Waiting]:
+        """One thing of each sender in turn, until there is enough work for the threads."""
         batch: list[_Waiting] = []
         count = 0
-        while self._queue and (not batch or count < CHECKS_AT_ONCE_MAX):
-            waiting = self._queue.popleft()
+        while self._queues and (not batch or count < CHECKS_AT_ONCE_MAX):
+            sender, queue = self._queues.popitem(last=False)
+            waiting = queue.popleft()
+            if queue:
+                self._queues[sender] = queue
             batch.append(waiting)
+            self._checking[sender] += 1
             count += len(waiting.checks)
-        self._checking = len(batch)
         return batch
 
     async def _check(self, batch: list[_Waiting]) -> None:

@@ -16,7 +16,7 @@ from dwcp.wire.envelope import batch_digest, decode_batch
 from dwcp.wire.peer import Bodies, Entry, FetchBodies, Header
 from dwcp_replica.core.chain import Branch, Slot
 from dwcp_replica.core.pbft import normal
-from dwcp_replica.core.state import EARLY_MAX, Core
+from dwcp_replica.core.state import BODY_BYTES_MAX, EARLY_MAX, Core
 
 BODIES_BYTES_MAX = 8 * 1024 * 1024
 
@@ -49,11 +49,14 @@ def adopt(core: Core, branch: Branch, view: int) -> Outcome:
     A log that catch-up has brought beyond the start, with entries of the view itself, stays.
     """
     following = core.log.slot(branch.tip.index + 1)
+    final = core.log.point(core.final)
     if following is not None and following.header.term == view:
         if following.header.prev == branch.tip.hash:
             return Adopted()
         return Worthless(following.header)  # its primary began the view twice
-    if not branch.contains(core.log.point(core.final)):
+    if not branch.contains(final):
+        if final.term >= view:  # final here by another beginning of this view
+            return Worthless(branch.headers[-1] if branch.headers else core.log.slots(0)[0].header)
         core.halt(f"a new view's start does not extend what is final here at {core.final}")
         return Lacking(())
     if core.log.hash_at(branch.base.index) != branch.base.hash:
@@ -83,13 +86,22 @@ def adopt(core: Core, branch: Branch, view: int) -> Outcome:
 
 
 def checked(core: Core, entry: Entry, stamp_ms: int) -> Slot | None:
-    """The entry ready for the log; None when its body is not one that a replica accepts."""
+    """The entry ready for the log; None when its body is not one that a replica accepts.
+
+    Somebody honest took it only with a stamp near its own clock, and clocks go on: a stamp far
+    ahead of mine was taken by nobody.
+    """
+    if len(entry.body) > BODY_BYTES_MAX:
+        return None
     try:
         batch = decode_batch(entry.body)
     except msgspec.DecodeError:
         return None
+    latest_ms = core.wall_ms + 2 * core.record.parameters.max_clock_skew_ms
+    if not stamp_ms <= batch.stamp_ms <= max(latest_ms, stamp_ms):
+        return None
     # the first entry of a view is empty, so that an empty batch is as good as a signed one
-    if batch.stamp_ms < stamp_ms or (batch.envelopes and normal.check_envelopes(core, batch)):
+    if batch.envelopes and normal.check_envelopes(core, batch):
         return None
     return Slot.decoded(entry, batch)
 
@@ -109,7 +121,7 @@ def ask_bodies(core: Core, to: int, headers: tuple[Header, ...]) -> None:
     if not headers:
         return
     batches = tuple(header.batch for header in headers)
-    core.bodies_wanted.update(batches)
+    core.bodies_wanted = set(batches)
     if to == core.me:
         core.broadcast(FetchBodies(batches))
     else:
@@ -127,17 +139,20 @@ def on_fetch_bodies(core: Core, sender: int, message: FetchBodies) -> None:
         if body is not None and size + len(body) <= BODIES_BYTES_MAX:
             found.append(body)
             size += len(body)
-    if found:
+    if found and core.afford(sender, size):
         core.send(sender, Bodies(tuple(found)))
 
 
-def take_bodies(core: Core, sender: int, message: Bodies) -> None:
-    """Keep bodies that were asked for, known by their digest."""
+def take_bodies(core: Core, sender: int, message: Bodies) -> bool:
+    """Keep bodies that were asked for, known by their digest; True when one was."""
+    took = False
     for body in message.bodies:
         batch = batch_digest(body)
         if batch in core.bodies_wanted:
             core.bodies_wanted.discard(batch)
             core.bodies[batch] = body
+            took = True
         else:
             core.refuse(sender, message, "not-asked")
     core.trim_bodies()
+    return took

@@ -27,6 +27,7 @@ from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.state import (
     BATCH_BYTES_MAX,
     BATCH_ENVELOPES_MAX,
+    BODY_BYTES_MAX,
     EARLY_MAX,
     IN_FLIGHT_MAX,
     Core,
@@ -103,6 +104,8 @@ def acceptable(core: Core, entry: Entry) -> Slot | str:
     """The entry ready for the log, or the reason why it must not stand there."""
     if entry.header.prev != core.log.tip.hash or entry.header.term < core.log.tip.term:
         return "prev"
+    if len(entry.body) > BODY_BYTES_MAX:
+        return "body-size"
     if batch_digest(entry.body) != entry.header.batch:
         return "digest"
     try:
@@ -132,6 +135,8 @@ def check_envelopes(core: Core, batch: Batch) -> str | None:
         return "empty"
     if len(batch.envelopes) > BATCH_ENVELOPES_MAX:
         return "batch-size"
+    if len({envelope.digest() for envelope in batch.envelopes}) < len(batch.envelopes):
+        return "twice"
     for envelope in batch.envelopes:
         if envelope.client not in core.client_keys:
             return "client"

@@ -8,7 +8,7 @@ quorum asks for it or more, and the last VIEW-CHANGE is resent for ever.
 from __future__ import annotations
 
 from dwcp.wire.peer import Forward, Header, PrePrepare, Status
-from dwcp_replica.core import catchup
+from dwcp_replica.core import catchup, election_book
 from dwcp_replica.core.effects import ViewChangeReason
 from dwcp_replica.core.pbft import view_change
 from dwcp_replica.core.state import Core
@@ -17,6 +17,8 @@ HEARTBEATS_PER_TIMEOUT = 4
 READMIT_TIMEOUTS = 4
 """How many timeouts a primary waits before it lets a lone doubter in; doubled each time."""
 READMIT_DOUBLINGS_MAX = 10
+NEW_VIEW_COST_BYTES = 512 * 1024
+"""What checking a NEW-VIEW costs its receiver, counted as if it were sent."""
 FORGIVEN_AFTER_MS = 24 * 3600 * 1000
 
 
@@ -163,8 +165,11 @@ def on_status(core: Core, sender: int, message: Status) -> None:
     if message.mute and sender == core.primary:
         core.heard_ms[sender] = core.view_since_ms  # it is there, but it can not lead
     behind = message.view < core.view or (message.view == core.view and not message.active)
-    if behind and core.active and core.new_view is not None:
-        core.send(sender, core.new_view)
+    new_view = core.new_view
+    if behind and core.active and new_view is not None:
+        size = election_book.size_bytes(new_view.election) + len(new_view.first.body)
+        if core.afford(sender, size + NEW_VIEW_COST_BYTES):
+            core.send(sender, new_view)
     catchup.pursue(core)
 
 

@@ -12,11 +12,14 @@ choice to abuse. Its first entry is empty: when that is final, so is all that th
 
 from __future__ import annotations
 
+from enum import Enum
+
 import msgspec
 
-from dwcp.wire.envelope import Batch, batch_digest, decode_batch
+from dwcp.wire.envelope import Batch, Envelope, batch_digest, decode_batch
 from dwcp.wire.peer import (
     Bodies,
+    Certificate,
     Election,
     Elections,
     Entry,
@@ -45,8 +48,16 @@ from dwcp_replica.core.pbft import adoption, normal
 from dwcp_replica.core.recover import UnsafeStartError
 from dwcp_replica.core.state import Core
 
+FORWARD_BYTES_MAX = 4 * 1024 * 1024
 FORWARD_MAX = 256
 """Waiting requests that a backup passes to a new primary at once."""
+
+
+class Unusable(Enum):
+    """Why an election gives no start."""
+
+    WAITING = "a certificate that it names is being fetched"
+    INVALID = "it does not hold"
 
 
 def start(core: Core, view: int, reason: ViewChangeReason) -> None:
@@ -56,7 +67,6 @@ def start(core: Core, view: int, reason: ViewChangeReason) -> None:
     assert view > core.view, f"views only go up: {core.view} -> {view}"
     core.view = view
     core.active = False
-    core.new_view_wanted = None
     core.leading = None
     core.worthless.clear()
     core.change_timer_ms = None
@@ -86,10 +96,7 @@ def my_change(core: Core) -> ViewChange:
     """What I hold, signed: never made anew for the same view, always resent as it is."""
     low = core.low
     log = tuple(slot.header for slot in core.log.slots(low))
-    cc = core.cc if core.cc is not None and core.cc.header.index > low else None
-    branch: tuple[Header, ...] = ()
-    if cc is not None and core.log.hash_at(cc.header.index) != cc.header.hash():
-        branch = tuple(slot.header for slot in core.cc_branch if slot.header.index > low)
+    cc, branch = shown_certificate(core, low)
     base_term = core.stable_point.term if core.stable_point else 0
     refs = {
         *refs_for(log, core.elections, base_term),
@@ -110,6 +117,24 @@ def my_change(core: Core) -> ViewChange:
     return msgspec.structs.replace(change, sig=sig)
 
 
+def shown_certificate(core: Core, low: int) -> tuple[Certificate | None, tuple[Header, ...]]:
+    """My highest CC above the stable checkpoint, with its branch where it has left the log.
+
+    A branch that parts below the stable checkpoint is dead: what is stable contradicts it, and
+    nobody could follow a chain that does not start where my statement does.
+    """
+    cc = core.cc
+    if cc is None or cc.header.index <= low:
+        return None, ()
+    if core.log.hash_at(cc.header.index) == cc.header.hash():
+        return cc, ()
+    branch = tuple(slot.header for slot in core.cc_branch if slot.header.index > low)
+    base = core.stable_point or core.log.base
+    if not branch or (branch[0].index, branch[0].prev) != (low + 1, base.hash):
+        return None, ()
+    return cc, branch
+
+
 def on_view_change(core: Core, sender: int, message: ViewChange) -> None:
     """Check what another replica states, keep its latest, and see what follows."""
     if message.view < core.view or (message.view == core.view and core.active):
@@ -124,14 +149,14 @@ def on_view_change(core: Core, sender: int, message: ViewChange) -> None:
         return
     except MissingElectionsError as missing:
         core.stuck_changes[message.member] = message
-        election_book.ask(core, sender, missing.digests)
+        election_book.ask(core, sender, missing)
         return
     core.stuck_changes.pop(message.member, None)
     core.changes[message.member] = message
-    resigned = core.active and message.member == core.primary
-    if resigned and message.view <= core.view + core.n:
+    if core.active and message.member == core.primary:
+        # no further than the next view, whatever a liar asks for: others may not have heard it
         note_resignation(core)
-        start(core, message.view, ViewChangeReason.JOINED)
+        start(core, next_view(core), ViewChangeReason.JOINED)
         return
     weigh(core)
 
@@ -185,7 +210,7 @@ def lead(core: Core) -> None:
         core.leading = None
         return
     branch = verified_start(core, core.me, election)
-    if branch is None:
+    if isinstance(branch, Unusable):
         return
     match adoption.adopt(core, branch, core.view):
         case adoption.Worthless(header):
@@ -203,29 +228,29 @@ def lead(core: Core) -> None:
 
 def leave_out(core: Core, header: Header) -> None:
     """Go on without the VIEW-CHANGEs that show an entry which does not exist."""
+    core.leading = None
+    left_out = False
     for member, change in core.changes.items():
         if member != core.me and (header in change.log or header in change.branch):
             core.worthless.add(member)
             core.refuse(member, change, "worthless-entry")
-    core.leading = None
-    weigh(core)
+            left_out = True
+    if left_out:
+        weigh(core)
 
 
-def verified_start(core: Core, sender: int, election: Election) -> Branch | None:
-    """The start an election fixes, with the certificate kept; None when it does not hold (yet)."""
+def verified_start(core: Core, sender: int, election: Election) -> Branch | Unusable:
+    """The start an election fixes, or why there is none (yet)."""
     try:
-        branch = start_of(core.membership, election, core.elections)
+        return start_of(core.membership, election, core.elections)
     except MissingElectionsError as missing:
-        election_book.ask(core, sender, missing.digests)
-        return None
+        election_book.ask(core, sender, missing)
+        return Unusable.WAITING
     except InvalidError as invalid:
         core.refuse(sender, election, str(invalid))
-        core.new_view_wanted = None
-        return None
     except UnsafeStartError as unsafe:
         core.halt(str(unsafe))
-        return None
-    return branch
+    return Unusable.INVALID
 
 
 def on_new_view(core: Core, sender: int, message: NewView) -> None:
@@ -241,39 +266,62 @@ def on_new_view(core: Core, sender: int, message: NewView) -> None:
     if view == core.view and core.active:
         evidence.check_header(core, header)
         return
-    core.new_view_wanted = message
-    core.new_view_sender = sender
+    core.new_views_wanted[core.record.primary(view)] = (message, sender)
     take_new_view(core)
 
 
 def take_new_view(core: Core) -> None:
-    """Enter the view that is waiting, if all that it needs is here now."""
-    message, sender = core.new_view_wanted, core.new_view_sender
-    if message is None:
-        return
+    """Enter a view that is waiting, if all that it needs is here now: the lowest one first.
+
+    One is kept for each primary, so that a liar's can not push out an honest one's.
+    """
+    waiting = sorted(core.new_views_wanted.items(), key=lambda kept: kept[1][0].election.view)
+    for primary, (message, sender) in waiting:
+        if overtaken(core, message.election.view) or not try_new_view(core, message, sender):
+            core.new_views_wanted.pop(primary, None)
+
+
+def overtaken(core: Core, view: int) -> bool:
+    """True when a view is behind me: by what I asked for or entered, or by what my log holds."""
+    entered = view == core.view and core.active
+    return entered or view < max(core.view, core.log.tip.term) or core.halted is not None
+
+
+def try_new_view(core: Core, message: NewView, sender: int) -> bool:
+    """Enter the view or ask for what it needs; False when it never will be entered."""
     branch = verified_start(core, sender, message.election)
-    if branch is None:
-        return
-    slot_or_reason = first_entry(core, branch, message.first)
+    if isinstance(branch, Unusable):
+        return branch is Unusable.WAITING
     if evidence.check_header(core, message.first.header):
-        core.new_view_wanted = None
-        return
+        return False
+    slot_or_reason = first_entry(branch, message.first)
     if isinstance(slot_or_reason, str):
-        core.new_view_wanted = None
         core.refuse(sender, message, slot_or_reason)
-        return
+        return False
     match adoption.adopt(core, branch, message.election.view):
         case adoption.Worthless():
-            core.new_view_wanted = None
             core.refuse(sender, message, "worthless-entry")
+            return False
         case adoption.Lacking(headers):
             adoption.ask_bodies(core, sender, headers)
+            return True
         case adoption.Adopted():
-            core.new_view_wanted = None
+            if not stamp_follows(core, branch, slot_or_reason):
+                core.refuse(sender, message, "stamp")
+                return False
             enter(core, message, slot_or_reason)
+            return True
 
 
-def first_entry(core: Core, branch: Branch, first: Entry) -> Slot | str:
+def stamp_follows(core: Core, branch: Branch, first: Slot) -> bool:
+    """Agreed time never goes back, and jumps ahead only where an inherited entry did."""
+    tip = core.log.slot(branch.tip.index)
+    before_ms = tip.stamp_ms if tip is not None else 0
+    limit_ms = core.wall_ms + core.record.parameters.max_clock_skew_ms
+    return first.stamp_ms == before_ms or before_ms < first.stamp_ms <= limit_ms
+
+
+def first_entry(branch: Branch, first: Entry) -> Slot | str:
     """The new view's first entry, ready for the log, or why it does not hold."""
     header, tip = first.header, branch.tip
     if (header.index, header.prev) != (tip.index + 1, tip.hash):
@@ -286,9 +334,6 @@ def first_entry(core: Core, branch: Branch, first: Entry) -> Slot | str:
         return "body"
     if batch.envelopes:
         return "not-empty"
-    # it may come late, so that only a stamp from the future is checked
-    if batch.stamp_ms > core.wall_ms + core.record.parameters.max_clock_skew_ms:
-        return "skew"
     return Slot.decoded(first, batch)
 
 
@@ -300,7 +345,6 @@ def enter(core: Core, message: NewView, first: Slot) -> None:
     core.view_since_ms = core.progress_ms = core.now_ms
     core.change_timer_ms = None
     core.new_view = message
-    core.new_view_wanted = None
     core.leading = None
     core.worthless.clear()
     core.view_start = first.header.index
@@ -325,10 +369,18 @@ def enter(core: Core, message: NewView, first: Slot) -> None:
 
 
 def forward_waiting(core: Core) -> None:
-    """Pass the requests that wait here to the primary."""
-    waiting = core.pool.waiting(FORWARD_MAX)
-    if waiting and core.active and core.primary != core.me:
-        core.send(core.primary, Forward(tuple(waiting)))
+    """Pass the oldest requests that wait here to the primary, as many as fit a frame."""
+    if not core.active or core.primary == core.me:
+        return
+    envelopes: list[Envelope] = []
+    room = FORWARD_BYTES_MAX
+    for envelope in core.pool.waiting(FORWARD_MAX):
+        room -= len(envelope.body) + 256
+        if envelopes and room < 0:
+            break
+        envelopes.append(envelope)
+    if envelopes:
+        core.send(core.primary, Forward(tuple(envelopes)))
 
 
 # --- fetching what statements refer to --------------------------------------------------------
@@ -336,7 +388,8 @@ def forward_waiting(core: Core) -> None:
 
 def on_elections(core: Core, sender: int, message: Elections) -> None:
     """Take certificates that I asked for, and retry what waited for them."""
-    election_book.on_elections(core, sender, message)
+    if not election_book.on_elections(core, sender, message):
+        return  # nothing new: the next heartbeat asks again
     for member in sorted(core.stuck_changes):
         on_view_change(core, sender, core.stuck_changes[member])
     take_new_view(core)
@@ -344,6 +397,6 @@ def on_elections(core: Core, sender: int, message: Elections) -> None:
 
 def on_bodies(core: Core, sender: int, message: Bodies) -> None:
     """Take bodies that I asked for and go on with the view that needs them."""
-    adoption.take_bodies(core, sender, message)
-    lead(core)
-    take_new_view(core)
+    if adoption.take_bodies(core, sender, message):
+        lead(core)
+        take_new_view(core)

@@ -95,6 +95,7 @@ Change = Callable[[Conversation], PrePrepare]
             ),
             "client-signature",
         ),
+        (lambda t: proposal(t, t.signers[0], twice(t)), "twice"),
     ],
     ids=[
         "not-the-primary",
@@ -106,11 +107,17 @@ Change = Callable[[Conversation], PrePrepare]
         "from-the-future",
         "unknown-client",
         "altered-envelope",
+        "one-envelope-twice",
     ],
 )
 def test_a_bad_proposal_is_refused(make: Change, reason: str) -> None:
     talk = Conversation()
     assert refusals(talk, 1, 0, make(talk)) == [reason]
+
+
+def twice(talk: Conversation) -> Batch:
+    """Executed twice at one index, an envelope would be answered in two ways by honest members."""
+    return Batch(WALL_MS + talk.now_ms, (talk.envelope("a", "1"),) * 2)
 
 
 def tampered(envelope: Envelope) -> Envelope:
