@@ -46,7 +46,7 @@ SPEC_PROBLEMS = {
     "write it in quotes",
     "resources: {request: {}}": "spec.resources.request is not a field: did you mean requests?",
     "checkpointInterval: 9": "spec.checkpointInterval=9 is too small: use 10 or more",
-    "checkpointInterval: 10001": "spec.checkpointInterval=10001 is too large: use 10000 or less",
+    "checkpointInterval: 1001": "spec.checkpointInterval=1001 is too large: use 1000 or less",
     "requestTimeout: 2h": "spec.requestTimeout=2h is not a duration: "
     "write seconds or milliseconds, such as 2s or 500ms",
     "requestTimeout: 99ms": "spec.requestTimeout=99ms is out of range: use 100ms to 60s",

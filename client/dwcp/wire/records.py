@@ -53,7 +53,7 @@ class ClientIdentity(Struct, frozen=True, array_like=True):
 class Parameters(Struct, frozen=True, array_like=True):
     """What all members must hold alike; counts are log entries, times are milliseconds."""
 
-    checkpoint_interval: Annotated[int, Meta(ge=1)] = 100
+    checkpoint_interval: Annotated[int, Meta(ge=1, le=1000)] = 100
     request_timeout_ms: Annotated[int, Meta(ge=1)] = 2000
     max_clock_skew_ms: Annotated[int, Meta(ge=1)] = 30_000
 

@@ -144,7 +144,7 @@ def on_entries(core: Core, sender: int, message: Entries) -> None:
                 return core.refuse(sender, message, "body")
     core.fetch_since_ms = None  # a bad answer leaves the question open
     core.fetch_asked.clear()
-    take(core, message, slots)
+    take(core, sender, message, slots)
     pursue(core)
     return None
 
@@ -174,7 +174,7 @@ def chain_fault(core: Core, message: Entries) -> str | None:
     return None
 
 
-def take(core: Core, message: Entries, slots: list[Slot]) -> None:
+def take(core: Core, sender: int, message: Entries, slots: list[Slot]) -> None:
     """Replace what differs and make the run final as far as it goes."""
     for slot in slots:
         evidence.check_header(core, slot.header)  # a leader that signed both is convicted
@@ -183,7 +183,7 @@ def take(core: Core, message: Entries, slots: list[Slot]) -> None:
         core.leave_view |= core.replace_above(slots[0].header.index - 1, slots)
         core.yield_to_log()
     for election in message.elections:
-        if election_book.keep(core, core.fetch_from, election):
+        if election_book.keep(core, sender, election):
             save_if_mine(core, election.digest())
     certificate = message.certificate
     last = message.entries[-1].header.index

@@ -50,7 +50,13 @@ def on_fetch_elections(core: Core, sender: int, message: FetchElections) -> None
 
 def on_elections(core: Core, sender: int, message: Elections) -> bool:
     """Take certificates that I asked for, lowest view first; True when one was new."""
-    wanted = core.elections_wanted.get(sender) or core.elections_wanted.get(core.me, frozenset())
+    nothing: frozenset[bytes] = frozenset()
+    wanted = core.elections_wanted.get(sender, nothing) | core.elections_wanted.get(
+        core.me, nothing
+    )
+    if not wanted:
+        core.refuse(sender, message, "not-asked")
+        return False
     took = False
     for election in sorted(message.elections, key=lambda e: e.view)[:SHOWN_MAX]:
         if election.digest() in core.elections:

@@ -6,21 +6,20 @@ import msgspec
 
 from dwcp.wire.envelope import Batch, batch_digest
 from dwcp.wire.peer import (
-    Commit,
+    CheckpointVote,
     Election,
     Entries,
     Entry,
     Fetch,
     Header,
     NewView,
-    PeerMessage,
     Prepare,
     PrePrepare,
+    Status,
     ViewChange,
     vote_signing_bytes,
 )
 from dwcp.wire.records import scope_of
-from dwcp_replica.core.effects import Submit
 from replica.core.conversation import WALL_MS, Conversation
 from replica.core.test_review_start import Stage
 
@@ -96,8 +95,6 @@ def test_a_long_run_by_a_liar_does_not_silence_a_member() -> None:
     stage.lost = lambda s, t, m: t == 3 and isinstance(m, Entries)
     stage.heard.clear()
     status = stage.replicas[1].standing()
-    from dwcp.wire.peer import Status
-
     stage.receive(3, 0, Status(0, 1, True, 15, 15, 15, status.stable))
     stage.deliver()
     assert any(isinstance(m, Fetch) for s, m in stage.heard if s == 3)
@@ -110,8 +107,6 @@ def test_a_long_run_by_a_liar_does_not_silence_a_member() -> None:
 
 def help_checkpoint(stage: Stage, header: Header) -> None:
     """The liar signs the checkpoints of members 1 and 2 with them, so that they are stable."""
-    from dwcp.wire.peer import CheckpointVote
-
     state = stage.replicas[1]._core.states.get(header.index)
     if state is not None:
         signed = vote_signing_bytes(stage.scope, "checkpoint", header, state)
@@ -130,6 +125,3 @@ def test_an_entry_holds_an_envelope_once() -> None:
     stage.tell([1, 2, 3], PrePrepare(entry))
     stage.deliver()
     assert stage.replicas[1].standing().last == 0
-    assert PeerMessage is not None
-    assert Commit is not None
-    assert Submit is not None

@@ -40,18 +40,27 @@ class Worthless:
     header: Header
 
 
-Outcome = Adopted | Lacking | Worthless
+@dataclass(frozen=True, slots=True)
+class Mistimed:
+    """The view's first entry has a stamp that does not follow its start."""
 
 
-def adopt(core: Core, branch: Branch, view: int) -> Outcome:
+Outcome = Adopted | Lacking | Worthless | Mistimed
+
+
+def adopt(core: Core, branch: Branch, view: int, first: Slot | None = None) -> Outcome:
     """Make `branch` my log, or say what stands against it. Halts on a lost final.
+
+    Nothing is written unless it is Adopted: the caller then enters the view in the same step.
+    `first` is the view's first entry, where somebody else has made it.
 
     A log that catch-up has brought beyond the start, with entries of the view itself, stays.
     """
     following = core.log.slot(branch.tip.index + 1)
     final = core.log.point(core.final)
     if following is not None and following.header.term == view:
-        if following.header.prev == branch.tip.hash:
+        same = first is not None and following.hash == first.hash
+        if same and following.header.prev == branch.tip.hash:
             return Adopted()
         return Worthless(following.header)  # its primary began the view twice
     if not branch.contains(final):
@@ -63,7 +72,8 @@ def adopt(core: Core, branch: Branch, view: int) -> Outcome:
         return Lacking(())  # catch-up brings what lies below the checkpoint
     slots: list[Slot] = []
     missing: list[Header] = []
-    stamp_ms = 0
+    below = core.log.slot(branch.base.index)
+    stamp_ms = below.stamp_ms if below is not None else 0
     for header, hash_ in zip(branch.headers, branch.hashes, strict=True):
         held = core.log.slot(header.index)
         if held is not None and held.hash == hash_:
@@ -80,9 +90,20 @@ def adopt(core: Core, branch: Branch, view: int) -> Outcome:
         slots.append(slot)
     if missing:
         return Lacking(tuple(missing))
+    if first is not None and not stamp_follows(core, stamp_ms, first):
+        return Mistimed()
     core.replace_above(slots[0].header.index - 1 if slots else branch.tip.index, slots)
     assert core.log.tip.hash == branch.tip.hash, "the log is not the new view's start"
     return Adopted()
+
+
+def stamp_follows(core: Core, before_ms: int, first: Slot) -> bool:
+    """Agreed time never goes back, and jumps ahead only where an inherited entry did.
+
+    A NEW-VIEW may come late, so that a stamp from the past is no fault.
+    """
+    limit_ms = core.wall_ms + core.record.parameters.max_clock_skew_ms
+    return first.stamp_ms == before_ms or before_ms < first.stamp_ms <= limit_ms
 
 
 def checked(core: Core, entry: Entry, stamp_ms: int) -> Slot | None:

@@ -215,6 +215,8 @@ def lead(core: Core) -> None:
     match adoption.adopt(core, branch, core.view):
         case adoption.Worthless(header):
             leave_out(core, header)
+        case adoption.Mistimed():
+            raise AssertionError("a leader makes its own first entry")
         case adoption.Lacking(headers):
             adoption.ask_bodies(core, core.me, headers)
             if headers and core.now_ms - core.leading_since_ms > core.timeout_ms() // 2:
@@ -298,27 +300,19 @@ def try_new_view(core: Core, message: NewView, sender: int) -> bool:
     if isinstance(slot_or_reason, str):
         core.refuse(sender, message, slot_or_reason)
         return False
-    match adoption.adopt(core, branch, message.election.view):
+    match adoption.adopt(core, branch, message.election.view, slot_or_reason):
         case adoption.Worthless():
             core.refuse(sender, message, "worthless-entry")
             return False
         case adoption.Lacking(headers):
             adoption.ask_bodies(core, sender, headers)
             return True
+        case adoption.Mistimed():
+            core.refuse(sender, message, "stamp")
+            return False
         case adoption.Adopted():
-            if not stamp_follows(core, branch, slot_or_reason):
-                core.refuse(sender, message, "stamp")
-                return False
             enter(core, message, slot_or_reason)
             return True
-
-
-def stamp_follows(core: Core, branch: Branch, first: Slot) -> bool:
-    """Agreed time never goes back, and jumps ahead only where an inherited entry did."""
-    tip = core.log.slot(branch.tip.index)
-    before_ms = tip.stamp_ms if tip is not None else 0
-    limit_ms = core.wall_ms + core.record.parameters.max_clock_skew_ms
-    return first.stamp_ms == before_ms or before_ms < first.stamp_ms <= limit_ms
 
 
 def first_entry(branch: Branch, first: Entry) -> Slot | str:
@@ -347,6 +341,8 @@ def enter(core: Core, message: NewView, first: Slot) -> None:
     core.new_view = message
     core.leading = None
     core.worthless.clear()
+    core.elections_wanted.clear()
+    core.bodies_wanted.clear()
     core.view_start = first.header.index
     core.prepared = core.final
     core.forget_votes()
