@@ -7,7 +7,16 @@ from pathlib import Path
 
 import msgspec
 
-from dwcp.wire.peer import Bodies, Certificate, Entries, Entry, Header, PeerMessage, Status
+from dwcp.wire.peer import (
+    Bodies,
+    Certificate,
+    Entries,
+    Entry,
+    Header,
+    PeerMessage,
+    Status,
+    encode_message,
+)
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import Received
 from dwcp_replica.durable import DataDirectory
@@ -33,7 +42,7 @@ async def taken_in(replica: RunningReplica, sender: int, message: PeerMessage, m
     for count in range(most):
         try:
             async with asyncio.timeout(0.2):
-                await replica._receive(sender, message)
+                await replica._receive(sender, message, len(encode_message(message)))
         except TimeoutError:
             return count
     return most

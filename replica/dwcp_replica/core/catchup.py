@@ -144,6 +144,9 @@ def on_entries(core: Core, sender: int, message: Entries) -> None:
                 return core.refuse(sender, message, "body")
     core.fetch_since_ms = None  # a bad answer leaves the question open
     core.fetch_asked.clear()
+    if slots and votes_for_others(core, slots[0].header.index):
+        core.leave_view = True  # first, and durably; what is final is fetched again
+        return None
     take(core, sender, message, slots)
     pursue(core)
     return None
@@ -174,13 +177,22 @@ def chain_fault(core: Core, message: Entries) -> str | None:
     return None
 
 
+def votes_for_others(core: Core, first: int) -> bool:
+    """True when I have voted in the present view for entries that are replaced from `first` on.
+
+    In this view I must not vote for anything else (epochs.md, ACK: strict extension only).
+    """
+    mine = core.log.slots(first - 1)
+    votes = core.active and core.mute is None
+    return votes and any(slot.header.term == core.view for slot in mine)
+
+
 def take(core: Core, sender: int, message: Entries, slots: list[Slot]) -> None:
     """Replace what differs and make the run final as far as it goes."""
     for slot in slots:
         evidence.check_header(core, slot.header)  # a leader that signed both is convicted
     if slots:
-        # I voted for what is dropped here: in this view I must not vote for anything else
-        core.leave_view |= core.replace_above(slots[0].header.index - 1, slots)
+        core.replace_above(slots[0].header.index - 1, slots)
         core.yield_to_log()
     for election in message.elections:
         if election_book.keep(core, sender, election):

@@ -15,6 +15,8 @@ from dwcp.wire.envelope import Envelope
 
 PENDING_MAX: Final = 4096
 PENDING_PER_CLIENT_MAX: Final = 1024
+PENDING_BYTES_MAX: Final = 256 * 1024 * 1024
+PENDING_BYTES_PER_CLIENT_MAX: Final = 64 * 1024 * 1024
 EXECUTED_REMEMBERED_MAX: Final = 16_384
 
 
@@ -35,6 +37,8 @@ class RequestPool:
         self._waiting: dict[bytes, Waiting] = {}
         self._queues: OrderedDict[bytes, OrderedDict[bytes, Waiting]] = OrderedDict()
         self._count: dict[bytes, int] = {}
+        self._bytes: dict[bytes, int] = {}
+        self.bytes = 0
         self._in_log: set[bytes] = set()
         self._executed: OrderedDict[bytes, None] = OrderedDict()
 
@@ -50,7 +54,12 @@ class RequestPool:
         if len(self._waiting) >= PENDING_MAX or count >= PENDING_PER_CLIENT_MAX:
             return False
         waiting = Waiting(envelope, digest, now_ms, len(envelope.body) + 128)
+        size = self._bytes.get(envelope.client, 0) + waiting.size
+        if self.bytes + waiting.size > PENDING_BYTES_MAX or size > PENDING_BYTES_PER_CLIENT_MAX:
+            return False
         self._waiting[digest] = waiting
+        self._bytes[envelope.client] = size
+        self.bytes += waiting.size
         self._count[envelope.client] = count + 1
         self._enqueue(waiting)
         return True
@@ -134,8 +143,11 @@ class RequestPool:
 
     def _uncount(self, waiting: Waiting) -> None:
         client = waiting.envelope.client
+        self.bytes -= waiting.size
+        self._bytes[client] -= waiting.size
         left = self._count[client] - 1
         if left:
             self._count[client] = left
         else:
             del self._count[client]
+            del self._bytes[client]

@@ -252,13 +252,8 @@ class Core:
             self.pool.dropped(slot.requests)
         return dropped
 
-    def replace_above(self, keep: int, slots: list[Slot]) -> bool:
-        """Swap the log's tail above `keep` for `slots`; a CC that leaves keeps its branch.
-
-        True when entries of the present view were dropped: a member that has voted for them
-        must not vote for others in this view.
-        """
-        of_view = False
+    def replace_above(self, keep: int, slots: list[Slot]) -> None:
+        """Swap the log's tail above `keep` for `slots`; a CC that leaves keeps its branch."""
         if keep < self.log.last:
             cc = self.cc
             if (
@@ -269,12 +264,10 @@ class Core:
                 self.cc_branch = tuple(self.log.slots(self.low, cc.header.index))
                 self.persist(BranchRecord(tuple(slot.entry for slot in self.cc_branch)))
             dropped = self.truncate(keep)
-            of_view = any(slot.header.term == self.view for slot in dropped)
             self.bodies.update({slot.header.batch: slot.entry.body for slot in dropped})
             self.trim_bodies()
         for slot in slots:
             self.append(slot.entry, slot)
-        return of_view
 
     def forget_votes(self) -> None:
         """Drop what counted in the view that ends."""

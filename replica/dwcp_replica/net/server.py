@@ -33,7 +33,7 @@ HEARTBEAT_S: Final = 5.0
 REPORT_EVERY_S: Final = 60.0
 _CLOSE_TIMEOUT_S: Final = 0.5
 
-Deliver = Callable[[int, PeerMessage], Awaitable[None]]
+Deliver = Callable[[int, PeerMessage, int], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class PeerServer:
             except (msgspec.DecodeError, RecursionError):
                 self._counters.frame_refused("malformed")
                 continue
-            await self._deliver(member, message)
+            await self._deliver(member, message, len(frame.data))
 
 
 def _oversize(frame: WSMessage) -> str | None:

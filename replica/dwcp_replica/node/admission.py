@@ -28,7 +28,7 @@ from dwcp_replica.core.effects import Submit
 from dwcp_replica.core.pending import PENDING_MAX, PENDING_PER_CLIENT_MAX
 from dwcp_replica.node.engine import Engine
 from dwcp_replica.node.hooks import ReplyHook
-from dwcp_replica.node.signatures import Questions, SignatureGate
+from dwcp_replica.node.signatures import CLIENTS, Questions, SignatureGate
 from dwcp_replica.store import Outcome, Refusal, RefusalReason, Store
 
 PENDING_BUSY: Final = PENDING_MAX * 3 // 4
@@ -112,7 +112,7 @@ class Admission:
         self._expire()
         if request in self._in_flight:
             return False
-        waiting = len(self._gate) + len(self._engine.inbox)
+        waiting = self._gate.waiting(CLIENTS)
         return (
             self._engine.disk_full
             or self._engine.standing.pending + waiting >= PENDING_BUSY

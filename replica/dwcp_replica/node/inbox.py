@@ -8,16 +8,13 @@ from typing import Final
 
 from dwcp_replica.core.effects import Input
 
-BACKLOG_MAX: Final = 8192
-"""Events beyond which peers are not read and clients are told to come later."""
-
-
+HELD_MAX: Final = 1024
 HELD_BYTES_MAX: Final = 32 * 1024 * 1024
 """What one member may have waiting here, at the engine and before it; then it is not read."""
 
 
 class Inbox:
-    """A queue with a bound that senders respect (`full`, `admits`).
+    """A queue with a bound that senders respect (`admits`).
 
     What the process itself has to say (execution, hand-over) always fits: it is bounded by
     what the core asked for.
@@ -28,27 +25,25 @@ class Inbox:
         self._events: deque[Input] = deque()
         self._weights: deque[tuple[int, int] | None] = deque()
         self._held: Counter[int] = Counter()
+        self._held_bytes: Counter[int] = Counter()
         self._taken = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._events)
 
-    @property
-    def full(self) -> bool:
-        """True while nothing more should come from outside."""
-        return len(self._events) >= BACKLOG_MAX
-
     def admits(self, member: int) -> bool:
         """True while this member may be read: its own flood fills only its own share."""
-        return not self.full and self._held[member] < HELD_BYTES_MAX
+        return self._held[member] < HELD_MAX and self._held_bytes[member] < HELD_BYTES_MAX
 
     def hold(self, member: int, size_bytes: int) -> None:
         """Count what a member has sent, until `put` and `take` have passed it on."""
-        self._held[member] += size_bytes
+        self._held[member] += 1
+        self._held_bytes[member] += size_bytes
 
     def drop(self, member: int, size_bytes: int) -> None:
         """What was held is not wanted after all."""
-        self._held[member] -= size_bytes
+        self._held[member] -= 1
+        self._held_bytes[member] -= size_bytes
 
     def put(self, event: Input, held: tuple[int, int] | None = None) -> None:
         """Add an event; `held` is the member and the bytes it was counted with."""

@@ -42,9 +42,7 @@ from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import Address
 from dwcp_replica.node.engine import Engine, Journal
 from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
-from dwcp_replica.node.inbox import BACKLOG_MAX
 from dwcp_replica.node.signatures import Questions, SignatureGate
-from dwcp_replica.node.weights import weight_bytes
 from dwcp_replica.store import Outcome, Store
 
 VERIFY_THREADS: Final = 2
@@ -197,11 +195,11 @@ class RunningReplica:
 
     # --- peers ----------------------------------------------------------------------------------
 
-    async def _receive(self, sender: int, message: PeerMessage) -> None:
+    async def _receive(self, sender: int, message: PeerMessage, size_bytes: int) -> None:
         inbox = self.engine.inbox
-        while not inbox.admits(sender) or len(self._gate) >= BACKLOG_MAX:
+        while not inbox.admits(sender):
             await inbox.taken()
-        held = (sender, weight_bytes(message))
+        held = (sender, size_bytes)
         inbox.hold(*held)
         checks = self._questions.message(message)
         self._gate.push_message(checks, partial(self._pass_on, sender, message, held), sender)

@@ -170,6 +170,10 @@ class SignatureGate:
         """How many things wait here."""
         return sum(map(len, self._queues.values())) + self._checking.total()
 
+    def waiting(self, sender: int) -> int:
+        """How many things of one sender wait here."""
+        return len(self._queues.get(sender, ())) + self._checking[sender]
+
     def push_message(self, checks: list[Check], then: Callable[[], None], sender: int = 0) -> None:
         """Call `then` once the core's questions about a peer's message are answered.
 

@@ -129,6 +129,8 @@ class Mvcc:
     def __init__(self, quota_bytes: int = 2 * 1024**3) -> None:
         self.revision = 1
         self.stored_bytes = 0
+        self.looked_at = 0
+        """Keys that operations had to look at since the start; no part of the state."""
         self._quota_bytes = quota_bytes
         self._live: Any = SortedDict()
         """key -> KeyValue"""
@@ -191,6 +193,7 @@ class Mvcc:
         if not request.key:
             return KEY_NOT_PROVIDED
         low, high = _span(self._live, request.key, request.range_end)
+        self.looked_at += high - low
         gone: list[KeyValue] = [self._live[key] for key in self._live.islice(low, high)]
         if request.prev_kv and sum(map(stored_bytes, gone)) > answer_bytes_max:
             return too_large(answer_bytes_max)
@@ -244,8 +247,10 @@ class Mvcc:
         if request.revision <= 0 or request.revision == self.revision:
             low, high = _span(self._live, request.key, request.range_end)
             stop = high if fetch_max is None else min(high, low + fetch_max)
+            self.looked_at += stop - low
             return [self._live[key] for key in self._live.islice(low, stop)], high - low
         low, high = _span(self._history, request.key, request.range_end)
+        self.looked_at += high - low
         kvs = [
             kv
             for key in self._history.islice(low, high)

@@ -60,11 +60,14 @@ _ROOT_RECORD: Final[Identifier] = ("store",)
 class StoreLimits:
     """Bounds of the store, etcd's defaults where it has them; all replicas must hold the same.
 
+    envelope_keys: that an envelope's operations may look at, before the last one of them: all
+    replicas execute it in the same moment, and nothing else goes on while they do.
     answer_bytes: of one envelope's results, which must fit a frame on the way to the client.
     """
 
     envelope_bytes: int = MAX_ENVELOPE_BYTES
     envelope_operations: int = MAX_ENVELOPE_OPERATIONS
+    envelope_keys: int = 200_000
     quota_bytes: int = 2 * 1024**3
     answer_bytes: int = 8 * 1024**2
     sessions: SessionLimits = field(default_factory=SessionLimits)
@@ -237,7 +240,11 @@ class Store:
     def _run(self, fresh: Fresh, client: bytes, body: EnvelopeBody, request: bytes) -> Outcome:
         results: list[Result] = []
         left_bytes = self._limits.answer_bytes
+        work_max = self._keys.looked_at + self._limits.envelope_keys
         for operation in body.operations:
+            if self._keys.looked_at > work_max:
+                results.append(_too_much_work(self._limits.envelope_keys))
+                continue
             result, used_bytes = self._run_one(operation, left_bytes)
             left_bytes -= used_bytes
             results.append(result)
@@ -324,6 +331,14 @@ def _dropped(reply: StoredReply) -> Failure:
         f"the operations were executed at index {reply.index}, and the revision after them was "
         f"{reply.revision}, but the answer is no longer kept: read what you need, and "
         "acknowledge answers as they arrive",
+    )
+
+
+def _too_much_work(keys: int) -> Failure:
+    return Failure(
+        8,
+        f"the operations before this one in its envelope looked at more than {keys} keys: it was "
+        "not executed; send it by itself",
     )
 
 

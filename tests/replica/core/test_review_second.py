@@ -1,4 +1,4 @@
-"""A second look at the start of views and at catch-up, with more than one liar where f allows it."""
+"""A second look at the start of views and at catch-up; more than one liar where f allows it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_refused_new_view_changes_nothing() -> None:
     """n = 7, members 0 and 1 lie. Member 6 has prepared an entry in view 1. It is shown a NEW-VIEW
     for view 2 whose start holds and whose stamp does not: adopt() has replaced its log before the
     stamp is checked, the NEW-VIEW is refused, and it is still active in view 1, without the entry.
-    The primary of view 1 proposes another one for the same place, and the honest member votes twice.
+    The primary of view 1 proposes another for the same place, and the honest member votes twice.
     """
     talk = Conversation(n=7, timeout_ms=4000)
     talk.down |= {0, 1}
@@ -69,7 +69,7 @@ def test_a_refused_new_view_changes_nothing() -> None:
 
 
 def test_a_long_run_by_a_liar_does_not_silence_a_member() -> None:
-    """A member that was cut off for more than a window fetches from the liar, which proves the whole
+    """A member cut off for more than a window fetches from the liar, which proves the whole
     run by a commit certificate, far above the member's stable checkpoint, and then resigns. The
     member's VIEW-CHANGE shows more entries of one term than an honest member accepts, is refused
     as "window" by all, and is resent as it is for ever: no quorum without it.
@@ -95,7 +95,9 @@ def test_a_long_run_by_a_liar_does_not_silence_a_member() -> None:
     stage.lost = lambda s, t, m: t == 3 and isinstance(m, Entries)
     stage.heard.clear()
     status = stage.replicas[1].standing()
-    stage.receive(3, 0, Status(0, 1, True, 15, 15, 15, status.stable))
+    stage.receive(
+        3, 0, Status(0, 1, active=True, last=15, prepared=15, final=15, stable=status.stable)
+    )
     stage.deliver()
     assert any(isinstance(m, Fetch) for s, m in stage.heard if s == 3)
     stage.receive(3, 0, Entries(tuple(entries), (), certificate, ()))

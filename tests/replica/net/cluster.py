@@ -110,7 +110,7 @@ class Listener:
         self._port = port
         self.server = PeerServer(local, Ed25519Verifier(), self._deliver, self.seen)
 
-    async def _deliver(self, sender: int, message: PeerMessage) -> None:
+    async def _deliver(self, sender: int, message: PeerMessage, _size_bytes: int) -> None:
         await self.gate.wait()
         self.received.append((sender, message))
 
