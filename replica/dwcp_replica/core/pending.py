@@ -40,7 +40,9 @@ class RequestPool:
         self._bytes: dict[bytes, int] = {}
         self.bytes = 0
         self._in_log: set[bytes] = set()
-        self._executed: OrderedDict[bytes, None] = OrderedDict()
+        self._executed: OrderedDict[bytes, int] = OrderedDict()
+        self._executed_count = 0
+        self._head_since_ms = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -57,6 +59,8 @@ class RequestPool:
         size = self._bytes.get(envelope.client, 0) + waiting.size
         if self.bytes + waiting.size > PENDING_BYTES_MAX or size > PENDING_BYTES_PER_CLIENT_MAX:
             return False
+        if not self._waiting:
+            self._head_since_ms = now_ms
         self._waiting[digest] = waiting
         self._bytes[envelope.client] = size
         self.bytes += waiting.size
@@ -97,15 +101,19 @@ class RequestPool:
             if waiting is not None:
                 self._enqueue(waiting)
 
-    def executed(self, digests: Iterable[bytes]) -> None:
+    def executed(self, digests: Iterable[bytes], now_ms: int) -> None:
         """These are done."""
+        head = next(iter(self._waiting), None)
         for digest in digests:
             self._in_log.discard(digest)
             waiting = self._waiting.pop(digest, None)
             if waiting is not None:
                 self._unqueue(waiting)
                 self._uncount(waiting)
-            self._executed[digest] = None
+            self._executed_count += 1
+            self._executed[digest] = self._executed_count
+        if head not in self._waiting:
+            self._head_since_ms = now_ms
         while len(self._executed) > EXECUTED_REMEMBERED_MAX:
             self._executed.popitem(last=False)
 
@@ -114,10 +122,23 @@ class RequestPool:
         """True when a request waits that is not in the log."""
         return bool(self._queues)
 
+    def stale(self, digest: bytes) -> bool:
+        """True for a request that a primary must not propose: in the log, or lately executed.
+
+        Of what is remembered only the newer half counts, so that a primary that has just
+        forgotten a request is not refused by a backup that remembers it still.
+        """
+        executed = self._executed.get(digest, 0)
+        recent = executed > self._executed_count - EXECUTED_REMEMBERED_MAX // 2
+        return digest in self._in_log or (executed > 0 and recent)
+
     def oldest_ms(self) -> int | None:
-        """Since when the oldest request has waited, or None."""
-        first = next(iter(self._waiting.values()), None)
-        return first.since_ms if first else None
+        """Since when the oldest request has been the oldest, or None.
+
+        The clock runs for one request at a time (Castro and Liskov 1999, section 4.4): a queue
+        that moves is no reason to give a primary up, and one that is passed over stays oldest.
+        """
+        return self._head_since_ms if self._waiting else None
 
     def waiting(self, limit: int) -> list[Envelope]:
         """The oldest waiting requests that are not in the log."""

@@ -28,6 +28,9 @@ from dwcp_replica.core.effects import (
 from dwcp_replica.core.pbft import view_change
 from dwcp_replica.core.state import Core
 
+STARTING_TIMEOUTS = 2
+"""How many timeouts longer a replica that has just started waits to hear from a primary."""
+
 
 def replay(core: Core, records: Iterable[Record]) -> None:
     """Bring the engine to where its records left it; emits only what must be executed again."""
@@ -109,7 +112,9 @@ def resume_log(core: Core, finals: list[Certificate]) -> None:
 def begin(core: Core) -> None:
     """The first tick: start every clock now, and give up a view that I had led."""
     core.view_since_ms = core.progress_ms = core.now_ms
-    core.heard_ms = dict.fromkeys(range(core.n), core.now_ms)
+    # connections to a process that is new take a while: others are not silent yet
+    patience_ms = STARTING_TIMEOUTS * core.record.parameters.request_timeout_ms
+    core.heard_ms = dict.fromkeys(range(core.n), core.now_ms + patience_ms)
     core.heartbeat_ms = core.now_ms
     led_before = core.primary == core.me and core.log.tip.term == core.view
     if led_before and core.active and core.mute is None:

@@ -349,7 +349,7 @@ class Core:
         self.attempts = 0
         for slot in self.log.slots(self.emitted, index):
             self.out.apply.append(slot.entry)
-            self.pool.executed(slot.requests)
+            self.pool.executed(slot.requests, self.now_ms)
         self.emitted = index
 
     def save_final(self) -> None:

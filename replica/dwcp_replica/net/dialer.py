@@ -6,7 +6,9 @@ import asyncio
 import logging
 import random
 import ssl
-from typing import Final
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import aiohttp
 import msgspec
@@ -23,6 +25,8 @@ QUEUE_BYTES_MAX: Final = 2 * MAX_FRAME_BYTES
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_LAST_S: Final = 2.0
 HEARTBEAT_S: Final = 5.0
+FRESH_S: Final = 5.0
+"""A connection older than this may lead to where the member no longer is."""
 _CLOSE_TIMEOUT_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
@@ -39,6 +43,8 @@ class PeerLink:
         self._context: ssl.SSLContext = client_context()
         self._queue = FrameQueue(QUEUE_FRAMES_MAX, QUEUE_BYTES_MAX)
         self._last_reason = ""
+        self._hurry = asyncio.Event()
+        self._connected_s = 0.0
         self.connected = False
 
     def send(self, frame: bytes) -> None:
@@ -46,20 +52,42 @@ class PeerLink:
         if dropped := self._queue.put(frame):
             self._counters.frames_dropped(dropped)
 
+    def try_now(self) -> None:
+        """The member is there, perhaps anew and elsewhere: dial at once.
+
+        A connection that is younger than the member's own is left alone, or two members would
+        make each other dial for ever.
+        """
+        if not self.connected or time.monotonic() - self._connected_s > FRESH_S:
+            self._hurry.set()
+
     async def run(self) -> None:
         """Keep the connection up, until cancelled. Waits 50 ms to 2 s, jittered, between tries."""
-        loop = asyncio.get_running_loop()
         backoff_s = BACKOFF_FIRST_S
         while True:
-            began_s = loop.time()
-            reason = await self._connect_once()
+            began_s = time.monotonic()
+            reason = await self._until_hurried(self._connect_once()) or "dialed-anew"
             self._counters.dial_failed(reason)
             self._report(reason)
             self.connected = False
-            if loop.time() - began_s > BACKOFF_LAST_S:
+            if time.monotonic() - began_s > BACKOFF_LAST_S or self._hurry.is_set():
                 backoff_s = BACKOFF_FIRST_S
-            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 jitter, no secret
+            self._hurry.clear()
+            pause_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 jitter, no secret
+            await self._until_hurried(asyncio.sleep(pause_s, "paused"))
             backoff_s = min(backoff_s * 2, BACKOFF_LAST_S)
+
+    async def _until_hurried(self, doing: Coroutine[Any, Any, str]) -> str | None:
+        """What `doing` returns; None when it was given up because the member is there now."""
+        task = asyncio.create_task(doing)
+        hurry = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait((task, hurry), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+            task.cancel()
+            await asyncio.wait((task, hurry))
+        return None if task.cancelled() else task.result()
 
     def _report(self, reason: str) -> None:
         fields = {"peer": self._peer.name, "reason": reason}
@@ -106,6 +134,7 @@ class PeerLink:
 
     async def _serve(self, ws: ClientWebSocketResponse) -> str:
         self.connected = True
+        self._connected_s = time.monotonic()
         _log.info("peer-connected", extra={"peer": self._peer.name})
         tasks = (asyncio.create_task(self._write(ws)), asyncio.create_task(self._watch(ws)))
         try:
@@ -150,6 +179,10 @@ class PeerDialer:
             return
         for link in self._links.values() if to is None else (self._links[to],):
             link.send(frame)
+
+    def try_now(self, member: int) -> None:
+        """The member is there: dial anew at once instead of waiting for an old address."""
+        self._links[member].try_now()
 
     def connected(self, member: int) -> bool:
         """True while our connection to this member stands."""

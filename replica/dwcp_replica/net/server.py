@@ -42,16 +42,19 @@ class PeerServer:
     """Accepts the other members' connections and delivers their messages in order.
 
     `deliver` may wait: the connection is then not read, and the sender's queue fills.
+    `met` is told of a member that has connected: it is there, and may have a new address.
     """
 
     def __init__(
-        self, local: LocalMember, verifier: Verifier, deliver: Deliver, counters: PeerCounters
-    ) -> None:
+        self, local: LocalMember, verifier: Verifier, deliver: Deliver, counters: PeerCounters,
+        met: Callable[[int], None],
+    ) -> None:  # fmt: skip
         self._local = local
         self._verifier = verifier
         self._deliver = deliver
         self._counters = counters
-        self._strangers = 0
+        self._met = met
+        self._strangers: list[web.WebSocketResponse] = []
         self._sockets: dict[int, web.WebSocketResponse] = {}
         self._contact_s: dict[int, float] = {}
         self._reported_s: dict[str, float] = {}
@@ -84,9 +87,6 @@ class PeerServer:
         return None if at is None else int((time.monotonic() - at) * 1000)
 
     async def _accept(self, request: web.Request) -> web.StreamResponse:
-        if self._strangers >= STRANGERS_MAX:
-            self._counters.frame_refused("too-many-strangers")
-            raise web.HTTPServiceUnavailable
         ws = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S,
             timeout=_CLOSE_TIMEOUT_S,
@@ -94,7 +94,8 @@ class PeerServer:
             max_msg_size=MAX_FRAME_BYTES + 1,  # aiohttp refuses at the limit, not above it
         )
         await ws.prepare(request)
-        self._strangers += 1
+        await self._make_room()
+        self._strangers.append(ws)
         try:
             member = await self._greet(ws)
         except HelloError as refused:
@@ -103,9 +104,17 @@ class PeerServer:
             await ws.close(code=WSCloseCode.POLICY_VIOLATION, message=refused.reason.encode())
             return ws
         finally:
-            self._strangers -= 1
+            if ws in self._strangers:
+                self._strangers.remove(ws)
         await self._serve(member, ws)
         return ws
+
+    async def _make_room(self) -> None:
+        """Let the oldest stranger go: a member introduces itself at once, others may not."""
+        while len(self._strangers) >= STRANGERS_MAX:
+            oldest = self._strangers.pop(0)
+            self._counters.frame_refused("too-many-strangers")
+            await oldest.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"too many")
 
     def _report(self, reason: str, remote: str | None) -> None:
         """Log a refusal, unless the same reason was logged a moment ago: strangers may be many."""
@@ -132,6 +141,7 @@ class PeerServer:
         self._sockets[member] = ws
         name = self._local.record.members[member].name
         _log.info("peer-accepted", extra={"peer": name})
+        self._met(member)
         if older is not None:
             await older.close(code=WSCloseCode.GOING_AWAY, message=b"replaced")
         try:

@@ -35,6 +35,8 @@ PENDING_BUSY: Final = PENDING_MAX * 3 // 4
 """Pending requests from which on clients wait; the rest is for what peers forward."""
 PER_CLIENT_BUSY: Final = PENDING_PER_CLIENT_MAX // 2
 RETRY_AFTER_MS: Final = 100
+PUT_AGAIN_S: Final = 1.0
+"""A repeated envelope goes to the engine again only after this long: it may have left its pool."""
 IN_FLIGHT_S_MAX: Final = 60.0
 """After this long an envelope no longer counts against its client: it may have been dropped."""
 
@@ -60,6 +62,7 @@ class Admission:
         self._metrics = metrics
         self._reply_hook = reply_hook
         self._in_flight: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+        self._put_s: dict[bytes, float] = {}
         self._per_client: Counter[bytes] = Counter()
 
     def admit(self, envelope: Envelope, answer: Callable[[Answer], None]) -> None:
@@ -105,8 +108,8 @@ class Admission:
             case Refusal() as refusal:
                 self._refuse(request, refusal, answer)
             case None:
-                self._remember(envelope.client, request)
-                self._engine.inbox.put(Submit(envelope))
+                if self._remember(envelope.client, request):
+                    self._engine.inbox.put(Submit(envelope))
 
     def _is_busy(self, client: bytes, request: bytes) -> bool:
         self._expire()
@@ -119,12 +122,19 @@ class Admission:
             or self._per_client[client] >= PER_CLIENT_BUSY
         )
 
-    def _remember(self, client: bytes, request: bytes) -> None:
+    def _remember(self, client: bytes, request: bytes) -> bool:
+        """True when the engine is to have it: it is new, or was put there a while ago."""
+        now_s = time.monotonic()
         if request not in self._in_flight:
-            self._in_flight[request] = (client, time.monotonic())
+            self._in_flight[request] = (client, now_s)
             self._per_client[client] += 1
+        elif now_s - self._put_s.get(request, 0.0) < PUT_AGAIN_S:
+            return False
+        self._put_s[request] = now_s
+        return True
 
     def _forget(self, request: bytes) -> float | None:
+        self._put_s.pop(request, None)
         client, since = self._in_flight.pop(request, (None, None))
         if client is not None:
             self._per_client[client] -= 1

@@ -144,7 +144,7 @@ class RunningReplica:
             gate=self._gate, engine=self.engine, store=store, metrics=metrics, reply_hook=reply,
         )  # fmt: skip
         self.dialer = PeerDialer(local, metrics)
-        self.server = PeerServer(local, found.verifier, self._receive, metrics)
+        self.server = PeerServer(local, found.verifier, self._receive, metrics, self.dialer.try_now)
 
     async def start(self, listen: Address) -> None:
         """Listen for peers. Raises OSError when the address can not be bound."""

@@ -242,7 +242,8 @@ class Store:
         left_bytes = self._limits.answer_bytes
         work_max = self._keys.looked_at + self._limits.envelope_keys
         for operation in body.operations:
-            if self._keys.looked_at > work_max:
+            closes = isinstance(operation, CloseSession)
+            if self._keys.looked_at > work_max and not closes:
                 results.append(_too_much_work(self._limits.envelope_keys))
                 continue
             result, used_bytes = self._run_one(operation, left_bytes)

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 from dwcp.wire.envelope import Envelope
-from dwcp_replica.core.pending import PENDING_MAX, PENDING_PER_CLIENT_MAX, RequestPool
+from dwcp_replica.core.pending import (
+    EXECUTED_REMEMBERED_MAX,
+    PENDING_MAX,
+    PENDING_PER_CLIENT_MAX,
+    RequestPool,
+)
 
 
 def envelope(client: int, number: int, size: int = 10) -> Envelope:
@@ -28,7 +33,7 @@ def test_a_request_is_known_until_and_after_it_is_executed() -> None:
     pool.proposed([e.digest()])
     assert not pool.add(e, 2)
     assert len(pool) == 1, "it waits until it is executed"
-    pool.executed([e.digest()])
+    pool.executed([e.digest()], 4)
     assert len(pool) == 0
     assert not pool.add(e, 3)
 
@@ -67,12 +72,30 @@ def test_a_batch_is_bounded_by_bytes_but_never_empty() -> None:
     assert len(pool.take(1, 10)) == 1
 
 
-def test_the_oldest_waiting_request_sets_the_clock() -> None:
+def test_the_clock_runs_for_one_request_at_a_time() -> None:
+    """A queue that moves is no reason to give a primary up; one that is passed over is."""
     pool = RequestPool()
     assert pool.oldest_ms() is None
-    first, second = envelope(1, 1), envelope(2, 2)
-    pool.add(first, 10)
-    pool.add(second, 20)
+    first, second, third = (envelope(1, i) for i in range(3))
+    for now_ms, e in ((10, first), (20, second), (30, third)):
+        pool.add(e, now_ms)
     assert pool.oldest_ms() == 10
-    pool.executed([first.digest()])
-    assert pool.oldest_ms() == 20
+    pool.executed([second.digest()], 500)
+    assert pool.oldest_ms() == 10, "the first is passed over: its clock goes on"
+    pool.executed([first.digest()], 600)
+    assert pool.oldest_ms() == 600, "now it runs for the third"
+    pool.executed([third.digest()], 700)
+    assert pool.oldest_ms() is None
+
+
+def test_what_was_lately_executed_is_not_proposed_again() -> None:
+    pool = RequestPool()
+    e = envelope(1, 1)
+    assert not pool.stale(e.digest())
+    pool.add(e, 0)
+    pool.proposed([e.digest()])
+    assert pool.stale(e.digest())
+    pool.executed([e.digest()], 1)
+    assert pool.stale(e.digest())
+    pool.executed([envelope(2, i).digest() for i in range(EXECUTED_REMEMBERED_MAX // 2)], 2)
+    assert not pool.stale(e.digest()), "a backup that lags must not refuse what others forgot"

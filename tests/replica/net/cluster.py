@@ -108,7 +108,9 @@ class Listener:
         self.gate.set()
         self._keys = keys
         self._port = port
-        self.server = PeerServer(local, Ed25519Verifier(), self._deliver, self.seen)
+        self.met: list[int] = []
+        verifier = Ed25519Verifier()
+        self.server = PeerServer(local, verifier, self._deliver, self.seen, self.met.append)
 
     async def _deliver(self, sender: int, message: PeerMessage, _size_bytes: int) -> None:
         await self.gate.wait()

@@ -91,6 +91,28 @@ def test_redials_until_the_peer_is_there_and_again_after_it_was_gone(pair: Pair)
     asyncio.run(run())
 
 
+def test_a_member_that_shows_itself_is_dialed_at_once(pair: Pair) -> None:
+    """A dial to where it was before hangs; when the member connects to us, it must be elsewhere."""
+
+    async def run() -> None:
+        hanging: list[asyncio.StreamWriter] = []
+        nobody = await asyncio.start_server(lambda _, w: hanging.append(w), "127.0.0.1", pair.port)
+        async with Dialing(pair.client) as dialer:
+            await until(lambda: hanging, what="a dial that hangs")
+            nobody.close()
+            async with pair.listener() as listener:
+                dialer.dialer.try_now(0)
+                await until(lambda: dialer.dialer.connected(0), what="connected", seconds=2)
+                dialer.dialer.try_now(0)
+                dialer.dialer.send(0, STATUS)
+                await until(lambda: listener.received, what="a frame")
+                assert listener.met == [1], "a fresh connection is left alone"
+        for writer in hanging:
+            writer.close()
+
+    asyncio.run(run())
+
+
 def test_another_certificate_is_refused_by_the_dialer(pair: Pair, tmp_path: Path) -> None:
     async def run() -> None:
         impostor = make_keys(tmp_path, "impostor")

@@ -116,7 +116,10 @@ def acceptable(core: Core, entry: Entry) -> Slot | str:
         return "stamp"
     if abs(batch.stamp_ms - core.wall_ms) > skew_limit(core, batch):
         return "skew"
-    return check_envelopes(core, batch) or Slot.decoded(entry, batch)
+    slot = Slot.decoded(entry, batch)
+    if any(core.pool.stale(digest) for digest in slot.requests):
+        return "executed"
+    return check_envelopes(core, batch) or slot
 
 
 def skew_limit(core: Core, batch: Batch) -> int:

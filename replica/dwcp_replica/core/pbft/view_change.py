@@ -162,10 +162,11 @@ def on_view_change(core: Core, sender: int, message: ViewChange) -> None:
 
 
 def note_resignation(core: Core) -> None:
-    """A primary gave its view up by itself: the next such wish is granted more slowly."""
-    core.resignations += 1
-    core.resigned_ms = core.now_ms
+    """A primary resigned: if a lone doubter had its way by it, the next one waits longer."""
     core.doubted_since_ms = None
+    if any(c.view > core.view for m, c in core.changes.items() if m != core.primary):
+        core.resignations += 1
+        core.resigned_ms = core.now_ms
 
 
 def weigh(core: Core) -> None:

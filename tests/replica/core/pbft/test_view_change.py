@@ -140,7 +140,7 @@ def test_a_view_change_is_resent_as_it_is_even_after_a_restart() -> None:
     talk = Conversation(timeout_ms=400)
     for i in (1, 2, 3):
         talk.isolate(i)
-    talk.wait(600)
+    talk.wait(1500)
     talk.inbox.clear()
     talk.cut.clear()
     talk.now_ms += 150

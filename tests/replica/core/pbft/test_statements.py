@@ -15,7 +15,7 @@ from dwcp.wire.peer import (
 )
 from dwcp_replica.core.effects import Submit, Tick
 from replica.core.conversation import WALL_MS, Conversation
-from replica.core.test_review_start import Stage
+from replica.core.pbft.test_view_start import Stage
 
 
 class Lossy(Conversation):

@@ -22,7 +22,7 @@ from dwcp.wire.peer import (
 from dwcp.wire.signing import digest
 from dwcp_replica.core.effects import ElectionRecord, Tick
 from replica.core.conversation import WALL_MS, Conversation
-from replica.core.test_review_start import Stage
+from replica.core.pbft.test_view_start import Stage
 
 
 def test_names_of_elections_do_not_pile_up() -> None:

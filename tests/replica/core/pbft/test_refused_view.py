@@ -21,7 +21,7 @@ from dwcp.wire.peer import (
 )
 from dwcp.wire.records import scope_of
 from replica.core.conversation import WALL_MS, Conversation
-from replica.core.test_review_start import Stage
+from replica.core.pbft.test_view_start import Stage
 
 
 def signed_entry(talk: Conversation, member: int, term: int, index: int, prev: bytes,

@@ -7,7 +7,7 @@ from dwcp.wire.peer import Entries, Fetch, NewView, PeerMessage, Prepare, PrePre
 from dwcp_replica.core.effects import Received, Tick, ViewChangeRecord
 from dwcp_replica.core.replica import Replica
 from replica.core.conversation import WALL_MS
-from replica.core.test_review_start import Stage, final_among_2_and_3, two_starts
+from replica.core.pbft.test_view_start import Stage, final_among_2_and_3, two_starts
 
 
 def torn_catch_up(stage: Stage) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replica.core.test_review_start import Stage
+from replica.core.pbft.test_view_start import Stage
 
 
 def test_a_resigning_primary_can_not_send_one_member_far_ahead() -> None:
