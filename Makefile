@@ -38,7 +38,7 @@ lock: .venv/bin/python ## resolve the locked requirements anew
 demo: setup ## four replicas; one is killed, one lies; nothing is lost (no root, no network)
 	@$(BIN)/dwcp demo --file examples/quickstart.yaml
 
-kube-demo: setup ## the same on real Kubernetes, on this machine, as root (Debian; 15 min the first time)
+kube-demo: setup ## the same on real Kubernetes, on this machine, as root (Debian)
 	@PYTHONPATH=tests $(BIN)/python -m kube.demo
 
 kube-down: setup ## remove all that kube-demo has started
@@ -64,6 +64,7 @@ sim: setup ## a hundred new simulated lives
 
 generate: setup-dev ## write generated files (CRDs, reference pages, traces) anew
 	@$(BIN)/python -m dwcp_operator.crds > crds/dwcpclusters.yaml
+	@cp crds/dwcpclusters.yaml charts/dwcp-crds/files/dwcpclusters.yaml
 	@$(BIN)/python -m dwcp_operator.reference > docs/reference/dwcpcluster.md
 	@$(BIN)/pytest -q tests/replica/core/test_traces.py --rewrite
 

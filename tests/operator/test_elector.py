@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +14,12 @@ PLACE = ("leases", "ops", "dwcp-operator")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rules, ten times as fast."""
     monkeypatch.setattr(elector, "DURATION_S", 1)
     monkeypatch.setattr(elector, "HOLD_S", 0.5)
     monkeypatch.setattr(elector, "RENEW_EVERY_S", 0.05)
-    yield
+    return
 
 
 def make(api: KubeApi, identity: str) -> Elector:

@@ -1,0 +1,194 @@
+"""Carries out one round of the planner's steps on Kubernetes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+
+from dwcp_operator.act.api import CLAIM, POD, SECRET, ApiError
+from dwcp_operator.act.events import EventReason, Events
+from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
+from dwcp_operator.act.metrics import OperatorMetrics
+from dwcp_operator.act.observe import Observer, has_ended, is_going
+from dwcp_operator.act.snapshot import Snapshot
+from dwcp_operator.act.writer import TakenError, Writer
+from dwcp_operator.build import budget, network, storage
+from dwcp_operator.build.names import Object, Subject
+from dwcp_operator.build.pod import PodSettings, mounts_token, pod
+from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
+from dwcp_operator.plan.steps import (
+    AdoptGenesis,
+    CompleteGenesis,
+    CreateGenesis,
+    CreateVolume,
+    DeliverGenesis,
+    EnsureKeys,
+    StartMember,
+    Step,
+)
+
+ACTS = (
+    EnsureKeys,
+    CreateVolume,
+    StartMember,
+    CreateGenesis,
+    AdoptGenesis,
+    DeliverGenesis,
+    CompleteGenesis,
+)
+"""Steps that change something; the others are waits and reports."""
+
+FAILURES = (ApiError, KeeperError, TakenError, ProbeError, DeliveryRefusedError)
+"""What may keep one step from being done; the next round tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator, not the user, decides of all clusters."""
+
+    pod: PodSettings
+    access_mode: storage.AccessMode = "ReadWriteOnce"
+
+
+class Executor:
+    """Acts for one cluster. `failures` says what did not work in the last round, and why."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        keeper: GenesisKeeper,
+        observer: Observer,
+        events: Events,
+        metrics: OperatorMetrics,
+        settings: Settings,
+    ) -> None:
+        self._writer = writer
+        self._keeper = keeper
+        self._observer = observer
+        self._events = events
+        self._metrics = metrics
+        self._settings = settings
+        self.failures: dict[str, str] = {}
+
+    async def round(
+        self, snapshot: Snapshot, steps: tuple[Step, ...], ready_but_faulty: int
+    ) -> None:
+        """Make what surrounds the members as it must be, then do each step, then tidy up.
+
+        `snapshot` was read in this round. Raises LeaseLostError.
+        """
+        self.failures = {}
+        for body in _surroundings(snapshot.subject, ready_but_faulty):
+            await self._try(f"{body['kind']}", self._writer.ensure(snapshot, body))
+        for step in steps:
+            if isinstance(step, ACTS):
+                name = type(step).__name__
+                member = getattr(step, "member", None)
+                if await self._try(
+                    f"{name} {member}" if member else name, self._do(snapshot, step)
+                ):
+                    self._metrics.steps.labels(name).inc()
+        await self._reclaim(snapshot)
+        await self._drop_tokens(snapshot)
+
+    async def _try(self, what: str, action: Awaitable[None]) -> bool:
+        try:
+            await action
+        except FAILURES as error:
+            self.failures[what] = f"{what}: {error}"
+            return False
+        return True
+
+    async def _do(self, snapshot: Snapshot, step: Step) -> None:
+        subject, post = snapshot.subject, self._events.post
+        match step:
+            case EnsureKeys():
+                await self._keeper.ensure_keys(snapshot, self._writer)
+                await post(subject, EventReason.KEYS_CREATED, "keys and one-time tokens are made")
+            case CreateVolume(member):
+                body = storage.claim(subject, member, self._settings.access_mode)
+                await self._writer.create(body)
+                note = f"volume {body['metadata']['name']} of {member} is made"
+                await post(subject, EventReason.VOLUME_CREATED, note)
+            case StartMember(member):
+                await self._start(snapshot, member)
+            case CreateGenesis():
+                await self._keeper.create(snapshot, self._observer.identities, self._writer)
+                note = f"genesis record made, cluster id {subject.cluster_id}"
+                await post(subject, EventReason.GENESIS_CREATED, note)
+            case AdoptGenesis(member):
+                await self._adopt(snapshot, member)
+            case DeliverGenesis(member):
+                await self._deliver(snapshot, member)
+            case CompleteGenesis():
+                await self._keeper.publish(snapshot, self._writer)
+                first = subject.client_secret(subject.cluster.spec.clients[0])
+                note = f"all {len(subject.members)} members signed; clients mount Secret {first}"
+                await post(subject, EventReason.GENESIS_PUBLISHED, note)
+            case _:
+                raise AssertionError(f"{step} acts on nothing")
+
+    async def _start(self, snapshot: Snapshot, member: str) -> None:
+        """Make the member's Pod; one that has ended is removed first, and made anew later."""
+        subject, found = snapshot.subject, snapshot.find(POD, member)
+        if found is not None:
+            if has_ended(found) and not is_going(found):
+                await self._writer.delete(found)
+            return
+        with_token = not self._keeper.published
+        if with_token and snapshot.find(SECRET, subject.token_secret(member)) is None:
+            await self._keeper.make_token(subject, member, self._writer)
+        await self._writer.create(pod(subject, member, self._settings.pod, with_token=with_token))
+        note = f"Pod {member} is made"
+        await self._events.post(subject, EventReason.MEMBER_STARTED, note)
+
+    async def _adopt(self, snapshot: Snapshot, member: str) -> None:
+        probe = self._observer.probe(snapshot, member)
+        found = await probe.genesis() if probe is not None else None
+        if found is not None:
+            await self._keeper.adopt(snapshot, found, self._writer)
+            note = f"genesis taken over from {member}"
+            await self._events.post(snapshot.subject, EventReason.GENESIS_ADOPTED, note)
+
+    async def _deliver(self, snapshot: Snapshot, member: str) -> None:
+        signed = self._keeper.signed
+        assert signed is not None, "the record is kept before it is delivered"
+        probe = self._observer.probe(snapshot, member)
+        if probe is not None:
+            token = self._keeper.token(snapshot, member)
+            self._keeper.collect(await probe.deliver(signed, token))
+
+    async def _reclaim(self, snapshot: Snapshot) -> None:
+        """Volumes, and the keys without which they are useless, follow spec.storage.reclaim."""
+        for found in _reclaimed(snapshot):
+            patch = storage.reclaim_patch(snapshot.subject, found)
+            if patch is not None:
+                what = f"reclaim of {found['metadata']['name']}"
+                await self._try(what, self._writer.merge(found, patch))
+
+    async def _drop_tokens(self, snapshot: Snapshot) -> None:
+        """A token has served when the genesis is published and no Pod mounts it any more."""
+        if not self._keeper.published:
+            return
+        for member in snapshot.subject.members:
+            token = snapshot.find(SECRET, snapshot.subject.token_secret(member))
+            running = snapshot.find(POD, member)
+            if token is not None and running is not None and not mounts_token(running):
+                await self._try(f"token of {member}", self._writer.delete(token))
+
+
+def _surroundings(subject: Subject, ready_but_faulty: int) -> Iterator[Object]:
+    yield network.account(subject)
+    yield network.members_service(subject)
+    yield network.client_service(subject)
+    yield network.network_policy(subject)
+    yield budget.disruption_budget(subject, ready_but_faulty)
+
+
+def _reclaimed(snapshot: Snapshot) -> Iterator[Object]:
+    subject = snapshot.subject
+    keys = [(SECRET, subject.admin_secret), (SECRET, subject.client_keys_secret)]
+    for kind, name in [*keys, *((CLAIM, subject.claim(m)) for m in subject.members)]:
+        found = snapshot.find(kind, name)
+        if found is not None and not is_going(found):
+            yield found

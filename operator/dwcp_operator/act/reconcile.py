@@ -1,0 +1,272 @@
+"""One cluster, level-triggered: read everything, look, plan, do what is safe now, write status.
+
+Reading everything from the API server costs it some twenty requests, so a round does it only
+when something has happened, and every RESYNC_S. Between, a round asks only the members, with
+what was read last. It never acts on that: a round that has something to do reads everything
+first and plans again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from dwcp_operator.act.api import CLUSTER, POD, ApiError, KubeApi
+from dwcp_operator.act.events import EventReason, Events, restart_reason
+from dwcp_operator.act.execute import ACTS, Executor, Settings
+from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
+from dwcp_operator.act.metrics import OperatorMetrics
+from dwcp_operator.act.observe import Observer, utc_now
+from dwcp_operator.act.snapshot import Snapshot, UnreadableError, read
+from dwcp_operator.act.transitions import transitions
+from dwcp_operator.act.writer import Writer
+from dwcp_operator.build.names import Object
+from dwcp_operator.conditions import Situation, situation
+from dwcp_operator.plan.observed import Desired
+from dwcp_operator.plan.planner import plan
+from dwcp_operator.plan.steps import Step
+from dwcp_operator.resources import ClusterStatus, Condition
+from dwcp_operator.status import cluster_status
+
+RESYNC_S: Final = 10.0
+IDLE_S: Final = 1.0
+BUSY_S: Final = 0.25
+PROGRESS_S: Final = 10.0
+"""Members' progress alone is written this often: it changes all the time."""
+LAST_SEEN_S: Final = 60.0
+"""And that they still answer, when nothing else is new, this often."""
+TROUBLE_ROUNDS_SHOWN: Final = 5
+"""What goes wrong in this many rounds in a row is no passing conflict: it is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all clusters share."""
+
+    api: KubeApi
+    http: aiohttp.ClientSession
+    writer: Writer
+    events: Events
+    metrics: OperatorMetrics
+    settings: Settings
+
+
+class Reconciler:
+    """Brings one cluster to what its resource says; `round` is to be called again and again."""
+
+    def __init__(self, tools: Tools, namespace: str, name: str) -> None:
+        self._tools = tools
+        self._namespace = namespace
+        self._name = name
+        self._keeper = GenesisKeeper()
+        self._observer = Observer(self._keeper, tools.http)
+        self._executor = Executor(
+            tools.writer, self._keeper, self._observer, tools.events, tools.metrics, tools.settings
+        )
+        self._snapshot: Snapshot | None = None
+        self._read_at = 0.0
+        self._stale = True
+        self._progress_at = time.monotonic()
+        self._restarts: dict[str, int] = {}
+        self._failed_rounds = 0
+        self._troubles: dict[str, int] = {}
+        self._told = ""
+
+    def touch(self) -> None:
+        """Something has happened: the next round reads everything."""
+        self._stale = True
+
+    async def round(self) -> float | None:
+        """One round; seconds until the next, or None when the resource is gone.
+
+        Raises ApiError when not everything could be read (nothing was done then), and
+        LeaseLostError.
+        """
+        began = time.monotonic()
+        full = self._stale or began - self._read_at >= RESYNC_S
+        try:
+            delay_s = await self._round(full=full)
+        except (UnreadableError, KeeperError) as error:
+            delay_s = await self._tell_trouble(error)
+        finally:
+            kind = "full" if full else "members"
+            self._tools.metrics.rounds.labels(kind).observe(time.monotonic() - began)
+        return delay_s
+
+    async def _round(self, *, full: bool) -> float | None:
+        if full and not await self._read():
+            return None
+        snapshot = self._snapshot
+        assert snapshot is not None, "the first round reads"
+        desired = _desired(snapshot)
+        observed = await self._observer.observe(snapshot)
+        steps = plan(desired, observed)
+        acts = any(isinstance(step, ACTS) for step in steps)
+        if acts and not full:
+            return await self._round(full=True)
+        seen = situation(desired, observed, steps)
+        if full:
+            await self._executor.round(snapshot, steps, _ready_but_faulty(seen))
+            await self._tell_restarts(snapshot)
+            self._failed_rounds = self._failed_rounds + 1 if self._executor.failures else 0
+            self._stale = self._stale or acts or bool(self._executor.failures)
+        trouble = self._lasting_trouble()
+        await self._tell(snapshot.raw, trouble, EventReason.ACTION_FAILED)
+        await self._write(snapshot, seen, trouble)
+        return self._delay_s(steps)
+
+    def _delay_s(self, steps: tuple[Step, ...]) -> float:
+        """Soon while there is something to do or to wait for; slower the longer it fails."""
+        if self._failed_rounds:
+            return float(min(BUSY_S * 2 ** min(self._failed_rounds, 6), RESYNC_S))
+        return BUSY_S if steps else IDLE_S
+
+    async def _read(self) -> bool:
+        """Read everything; False when the resource is gone. What fails leaves nothing half-read."""
+        self._stale = True
+        began = time.monotonic()
+        snapshot = await read(self._tools.api, self._namespace, self._name)
+        if snapshot is None:
+            return False
+        if self._snapshot is not None and self._snapshot.subject.uid != snapshot.subject.uid:
+            return False  # another resource of the same name: it begins without our memory
+        self._keeper.refresh(snapshot)
+        self._snapshot, self._read_at, self._stale = snapshot, began, False
+        return True
+
+    # --- status ----------------------------------------------------------------------------
+
+    async def _write(self, snapshot: Snapshot, seen: Situation, trouble: str) -> None:
+        """Write the status when it says something new; tell what has changed."""
+        before = snapshot.status()
+        after = cluster_status(
+            seen,
+            generation=snapshot.generation,
+            cluster_id=snapshot.subject.cluster_id,
+            previous=before.conditions if before is not None else (),
+            now=utc_now(),
+        )
+        if trouble:
+            after = _with_trouble(before, after, trouble)
+        if before is not None and _gist(before) == _gist(after):
+            pause_s = LAST_SEEN_S if _progress(before) == _progress(after) else PROGRESS_S
+            if time.monotonic() - self._progress_at < pause_s:
+                return
+        body = {**snapshot.raw, "status": after.manifest()}
+        try:
+            written = await self._tools.writer.replace_status(body)
+        except ApiError as error:
+            if not (error.is_conflict or error.is_missing):
+                raise
+            self._stale = True  # the resource has changed: read it first
+            return
+        self._progress_at = time.monotonic()
+        snapshot.raw.clear()
+        snapshot.raw.update(written)
+        for told in transitions(before, after):
+            await self._tools.events.post(snapshot.subject, told.reason, told.note, kind=told.kind)
+
+    def _lasting_trouble(self) -> str:
+        """What has gone wrong for some rounds now: failing steps, members not to be believed."""
+        texts = [*self._executor.failures.values(), *self._observer.problems.values()]
+        self._troubles = {text: self._troubles.get(text, 0) + 1 for text in texts}
+        lasting = (t for t, rounds in self._troubles.items() if rounds >= TROUBLE_ROUNDS_SHOWN)
+        return "; ".join(lasting)
+
+    # --- events ----------------------------------------------------------------------------
+
+    async def _tell_restarts(self, snapshot: Snapshot) -> None:
+        """Containers that ended since the last round, each with its reason."""
+        seen: dict[str, int] = {}
+        for member in snapshot.subject.members:
+            pod = snapshot.find(POD, member)
+            container = _container_status(pod)
+            if pod is None or container is None:
+                continue
+            uid, count = pod["metadata"]["uid"], container["restartCount"]
+            seen[uid] = count
+            if count > self._restarts.get(uid, count):
+                terminated = container.get("lastState", {}).get("terminated", {})
+                reason = restart_reason(terminated)
+                self._tools.metrics.restarts.labels(str(reason)).inc()
+                note = (
+                    f"{member}: {reason} (exit code {terminated.get('exitCode', 'unknown')}), "
+                    f"started again for the {count}. time"
+                )
+                await self._tools.events.post(
+                    snapshot.subject, EventReason.MEMBER_RESTARTED, note, kind="Warning"
+                )
+        self._restarts = seen
+
+    async def _tell_trouble(self, error: Exception) -> float:
+        """Keys, genesis or the resource itself can not be used: nothing is done until they can."""
+        self._tools.metrics.errors.labels(type(error).__name__).inc()
+        raw = await self._tools.api.get(CLUSTER, self._namespace, self._name)
+        if raw is not None:
+            unread = isinstance(error, UnreadableError)
+            reason = EventReason.RESOURCE_UNREADABLE if unread else EventReason.ACTION_FAILED
+            await self._tell(raw, str(error), reason)
+        return RESYNC_S
+
+    async def _tell(self, raw: Object, trouble: str, reason: EventReason) -> None:
+        """Post what is wrong, once."""
+        if trouble and trouble != self._told:
+            await self._tools.events.post_on(raw, reason, trouble, kind="Warning")
+        self._told = trouble
+
+
+def _desired(snapshot: Snapshot) -> Desired:
+    subject = snapshot.subject
+    adopts = subject.cluster.spec.bootstrap is not None
+    return Desired(cluster=subject.name, members=subject.members, adopt=adopts)
+
+
+def _ready_but_faulty(seen: Situation) -> int:
+    """Members that Kubernetes holds for good and of which the cluster knows better."""
+    return sum(1 for m in seen.observed.members if m.ready and m.name in seen.agreed.faulty)
+
+
+def _container_status(pod: Object | None) -> Object | None:
+    statuses: list[Any] = (pod or {}).get("status", {}).get("containerStatuses") or []
+    return statuses[0] if statuses else None
+
+
+def _gist(status: ClusterStatus) -> tuple[object, ...]:
+    """What a status says besides members' progress."""
+    members = tuple((m.name, m.role, m.ready, m.view) for m in status.members)
+    return (
+        status.observed_generation, status.conditions, status.epoch, status.view, status.primary,
+        status.ready, status.replicas, status.mode, status.genesis_hash, members,
+    )  # fmt: skip
+
+
+def _progress(status: ClusterStatus) -> tuple[object, ...]:
+    return tuple((m.name, m.applied_index, m.lag) for m in status.members)
+
+
+def _with_trouble(
+    before: ClusterStatus | None, after: ClusterStatus, trouble: str
+) -> ClusterStatus:
+    """Degraded says what goes wrong, besides what it says already."""
+    old = next((c for c in before.conditions if c.type == "Degraded"), None) if before else None
+    since = old.last_transition_time if old and old.status == "True" else utc_now()
+    shown = tuple(
+        _troubled(c, trouble, since) if c.type == "Degraded" else c for c in after.conditions
+    )
+    return after.model_copy(update={"conditions": shown})
+
+
+def _troubled(condition: Condition, trouble: str, since: str) -> Condition:
+    if condition.status == "True":
+        message = f"{condition.message}; {trouble}"
+        return condition.model_copy(update={"message": message[:4096]})
+    update = {
+        "status": "True",
+        "reason": str(EventReason.ACTION_FAILED),
+        "message": trouble[:4096],
+        "last_transition_time": since,
+    }
+    return condition.model_copy(update=update)

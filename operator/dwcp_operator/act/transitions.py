@@ -1,0 +1,66 @@
+"""What Events tell of the way from one status to the next; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from dwcp_operator.act.events import EventReason
+from dwcp_operator.resources import ClusterStatus, Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One Event."""
+
+    reason: EventReason
+    note: str
+    kind: Literal["Normal", "Warning"] = "Normal"
+
+
+_CONDITIONS: dict[tuple[str, str], tuple[EventReason, Literal["Normal", "Warning"]]] = {
+    ("Available", "True"): (EventReason.AVAILABLE, "Normal"),
+    ("Available", "False"): (EventReason.UNAVAILABLE, "Warning"),
+    ("Degraded", "True"): (EventReason.DEGRADED, "Warning"),
+    ("Degraded", "False"): (EventReason.RECOVERED, "Normal"),
+    ("QuorumAtRisk", "True"): (EventReason.QUORUM_AT_RISK, "Warning"),
+    ("QuorumAtRisk", "False"): (EventReason.QUORUM_SAFE, "Normal"),
+    ("ByzantineFault", "True"): (EventReason.BYZANTINE_FAULT, "Warning"),
+    ("ByzantineFault", "Unknown"): (EventReason.BYZANTINE_FAULT, "Warning"),
+}
+
+
+def transitions(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Told]:
+    """An Event for each thing that users care about, in the order in which to tell them."""
+    yield from _members(before, after)
+    if after.view is not None and (before is None or before.view != after.view):
+        yield Told(EventReason.VIEW_CHANGED, f"view {after.view}, primary {after.primary}")
+    old = {c.type: c for c in before.conditions} if before is not None else {}
+    for condition in after.conditions:
+        told = _condition(old.get(condition.type), condition)
+        if told is not None:
+            yield told
+
+
+def _members(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Told]:
+    was = {m.name: m.ready for m in before.members} if before is not None else {}
+    for member in after.members:
+        if member.ready == was.get(member.name, False):
+            continue
+        if member.ready:
+            yield Told(EventReason.MEMBER_READY, f"{member.name} votes")
+        else:
+            note = f"{member.name} does not vote ({member.role})"
+            yield Told(EventReason.MEMBER_NOT_READY, note, "Warning")
+
+
+def _condition(old: Condition | None, new: Condition) -> Told | None:
+    if (new.type, new.status) not in _CONDITIONS or (old is not None and old.status == new.status):
+        return None
+    reason, kind = _CONDITIONS[new.type, new.status]
+    if old is None and kind == "Normal":
+        return None  # a new cluster that is not at risk is no news
+    if old is None and new.type == "Available":
+        return None  # it is only being made
+    return Told(reason, f"{new.reason}: {new.message}", kind)

@@ -1,0 +1,187 @@
+"""The Pod of a member."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dwcp_operator.build.names import CLIENT_PORT, PEER_PORT, Object, Subject
+from dwcp_operator.resources import ClusterSpec
+
+USER: Final = 65532
+GRACE_PERIOD_S: Final = 10
+CONTAINER: Final = "replica"
+SPEC_HASH: Final = "dwcp.dev/spec-hash"
+"""Annotation: what of the resource this Pod was made from."""
+
+_DATA: Final = "/data"
+_TOKEN_DIRECTORY: Final = "/run/dwcp"  # noqa: S105 - a path
+_TOKEN_KEY: Final = "token"  # noqa: S105 - the name of a key
+_DEFAULT_REQUESTS: Final = {"cpu": "50m", "memory": "128Mi"}
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """What the operator, not the user, decides of all Pods.
+
+    `image` runs where the resource names none; `pull_policy` None leaves it to Kubernetes.
+    """
+
+    image: str
+    pull_policy: str | None = None
+
+
+def spec_hash(spec: ClusterSpec) -> str:
+    """16 hex digits over exactly what the user wrote that a Pod is made from.
+
+    What the operator adds is left out, so that a new operator never makes a Pod look changed.
+    """
+    written = {"image": spec.image, "resources": spec.resources.model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pod(subject: Subject, member: str, settings: PodSettings, *, with_token: bool) -> Object:
+    """The Pod that runs a member on its volume.
+
+    `with_token` mounts the member's one-time token: needed until it holds the complete genesis.
+    """
+    metadata = subject.metadata(member, member)
+    metadata["annotations"] = {SPEC_HASH: spec_hash(subject.cluster.spec)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "hostname": member,
+            "subdomain": subject.members_service,
+            "restartPolicy": "Always",
+            "terminationGracePeriodSeconds": GRACE_PERIOD_S,
+            "serviceAccountName": subject.account,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "fsGroupChangePolicy": "OnRootMismatch",
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "tolerations": _tolerations(),
+            "topologySpreadConstraints": _spread(subject),
+            "affinity": _affinity(subject),
+            "containers": [_container(subject, member, settings, with_token=with_token)],
+            "volumes": _volumes(subject, member, with_token=with_token),
+        },
+    }
+
+
+def mounts_token(pod: Mapping[str, Any]) -> bool:
+    """True when this Pod, once made by `pod`, mounts the member's token."""
+    return any(v.get("name") == _TOKEN_KEY for v in pod["spec"].get("volumes", ()))
+
+
+def _container(subject: Subject, member: str, settings: PodSettings, *, with_token: bool) -> Object:
+    spec = subject.cluster.spec
+    image = {"image": spec.image or settings.image}
+    if settings.pull_policy is not None:
+        image["imagePullPolicy"] = settings.pull_policy
+    mounts: list[Object] = [{"name": "data", "mountPath": _DATA}]
+    if with_token:
+        mounts.append({"name": _TOKEN_KEY, "mountPath": _TOKEN_DIRECTORY, "readOnly": True})
+    return {
+        "name": CONTAINER,
+        **image,
+        "command": ["python", "-m", "dwcp_replica"],
+        "args": _arguments(subject, member, with_token=with_token),
+        # A volume that can not be used is shown in the status; restarting would not help it.
+        "env": [{"name": "DWCP_STAY_ON_REFUSAL", "value": "1"}],
+        "ports": [
+            {"name": "client", "containerPort": CLIENT_PORT},
+            {"name": "peer", "containerPort": PEER_PORT},
+        ],
+        "resources": _resources(spec),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "startupProbe": _probe("/healthz", period_s=1, failures=120),
+        "livenessProbe": _probe("/healthz", period_s=10, failures=6),
+        "readinessProbe": _probe("/readyz", period_s=2, failures=2),
+        "volumeMounts": mounts,
+    }
+
+
+def _arguments(subject: Subject, member: str, *, with_token: bool) -> list[str]:
+    arguments = [
+        *("--data", _DATA),
+        *("--name", member),
+        *("--cluster", subject.name),
+        *("--namespace", subject.namespace),
+        *("--client-listen", f"0.0.0.0:{CLIENT_PORT}"),
+        *("--peer-listen", f"0.0.0.0:{PEER_PORT}"),
+    ]
+    if with_token:
+        arguments += ["--token-file", f"{_TOKEN_DIRECTORY}/{_TOKEN_KEY}"]
+    return arguments
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> Object:
+    return {
+        "httpGet": {"path": path, "port": "client"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": min(5, 2 * period_s),
+        "failureThreshold": failures,
+    }
+
+
+def _resources(spec: ClusterSpec) -> Object:
+    """What the user wrote, or a small guarantee, so that members are not the first to go."""
+    resources = spec.resources.model_dump(mode="json", exclude_none=True)
+    return resources or {"requests": dict(_DEFAULT_REQUESTS)}
+
+
+def _volumes(subject: Subject, member: str, *, with_token: bool) -> list[Object]:
+    claim = {"claimName": subject.claim(member)}
+    volumes: list[Object] = [{"name": "data", "persistentVolumeClaim": claim}]
+    if with_token:
+        secret = {"secretName": subject.token_secret(member), "defaultMode": 0o440}
+        volumes.append({"name": _TOKEN_KEY, "secret": secret})
+    return volumes
+
+
+def _tolerations() -> list[Object]:
+    """Stay on a node that is not reached.
+
+    The volume is there, the Pod can run nowhere else, and it is never deleted by force: being
+    evicted would only make it start anew when the node comes back.
+    """
+    keys = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    return [{"key": key, "operator": "Exists", "effect": "NoExecute"} for key in keys]
+
+
+def _spread(subject: Subject) -> list[Object]:
+    """Nodes first, then zones: one that is lost should take at most f members with it."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": subject.selector},
+        }
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
+
+
+def _affinity(subject: Subject) -> Object:
+    """Prefer a node without another member, more strongly than the scheduler's own balance."""
+    term = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": subject.selector},
+    }
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
