@@ -1,25 +1,38 @@
-"""What must hold, checked while it happens: one order for all, executed once, signed by a client.
+"""What must hold, checked while it happens, by somebody who sees all disks and all messages.
 
-The log is a witness of the order, so that no search is needed: an operation that returned before
-another was invoked must stand before it, and every answer must be what executing the log gives.
+Agreement, total order, validity, exactly once, integrity; and, since those break late, what they
+rest on: no certificate without a quorum behind it that had made durable what it voted for, and no
+promise of an honest member broken (ledger.py). The log is one witness of the clients' history;
+the search in linear.py is another.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
 
 from dwcp.outcomes import Answered
 from dwcp.wire.envelope import decode_results
+from dwcp.wire.operations import Failure
+from dwcp.wire.peer import PeerMessage
 from dwcp_replica.core.effects import (
+    CertificateRecord,
     CheckpointStable,
     Event,
     EvidenceFound,
     Halted,
+    MessageRefused,
+    Record,
     StateDiverged,
+    ViewChangeStarted,
     ViewEntered,
 )
+from dwcp_replica.core.state import IN_FLIGHT_MAX, WINDOW_INTERVALS
 from dwcp_replica.sim.client import Call
 from dwcp_replica.sim.host import Host
+from dwcp_replica.sim.ledger import BrokenPromiseError, Ledger
+from dwcp_replica.sim.linear import key_histories, key_step, linearizable
+from dwcp_replica.sim.scenario import Scenario
 from dwcp_replica.store.store import Outcome
 
 
@@ -27,68 +40,147 @@ class Violation(Exception):  # noqa: N818 - the field's word
     """A promise was broken; the message says which, where and when."""
 
 
-@dataclass(slots=True)
 class Checker:
     """Holds everything that honest replicas did against what they promise."""
 
-    submitted: set[bytes]
-    liars: set[int]
-    chain: dict[int, bytes] = field(default_factory=dict)
-    outcomes: dict[int, tuple[Outcome, ...]] = field(default_factory=dict)
-    places: dict[bytes, int] = field(default_factory=dict)
-    position: dict[tuple[int, int], int] = field(default_factory=dict)
-    stable: dict[tuple[int, int], int] = field(default_factory=dict)
-    events: list[tuple[int, Event]] = field(default_factory=list)
-    views: int = 1
+    def __init__(self, scenario: Scenario) -> None:
+        self.submitted: set[bytes] = set()
+        self.chain: dict[int, bytes] = {}
+        self.events: list[tuple[int, Event]] = []
+        self.refused: Counter[str] = Counter()
+        self.views = 1
+        self._liars = frozenset(scenario.liars)
+        self._faulty = scenario.faulty
+        self._q = 2 * ((scenario.n - 1) // 3) + 1  # spelled out: a checker trusts no one
+        window = WINDOW_INTERVALS * max(scenario.interval, IN_FLIGHT_MAX)
+        self._ledgers = {m: Ledger(window) for m in range(scenario.n) if m not in self._liars}
+        self._outcomes: dict[int, tuple[Outcome, ...]] = {}
+        self._places: dict[bytes, int] = {}
+        self._position: dict[int, tuple[int, int]] = {}
+        self._stable: dict[tuple[int, int], int] = {}
+        self._states: dict[int, bytes] = {}
+        self._certified: dict[tuple[int, int], bytes] = {}
+
+    # --- a life begins, records, messages ------------------------------------------------------
+
+    def started(self, host: Host) -> None:
+        """A new life executes from the start."""
+        self._position[host.me] = (host.life, 0)
+
+    def durable(self, host: Host, record: Record) -> None:
+        """A record is synced: a certificate must have a quorum behind it."""
+        ledger = self._ledgers.get(host.me)
+        if ledger is None:
+            return
+        ledger.durable(record)
+        if not isinstance(record, CertificateRecord):
+            return
+        header, kind = record.certificate.header, record.certificate.kind
+        hash_ = header.hash()
+        if kind == "prepare":
+            key = (header.term, header.index)
+            if self._certified.setdefault(key, hash_) != hash_:
+                self._fail(host, f"agreement: two CCs for term {key[0]}, index {key[1]}")
+            holders = {m for m, one in self._ledgers.items() if hash_ in one.entries}
+            self._needs_quorum(host, holders, f"CC at {header.index}")
+        elif kind == "commit":
+            self._final(host, header.index, hash_)
+
+    def _final(self, host: Host, index: int, hash_: bytes) -> None:
+        place = (index, hash_)
+        holders = {m for m, one in self._ledgers.items() if place in one.certified}
+        self._needs_quorum(host, holders, f"final entry at {index}")
+
+    def sent(self, host: Host, message: PeerMessage) -> None:
+        """An honest member's message leaves."""
+        try:
+            mute = host.disk.mute is not None
+            self._ledgers[host.me].sent(message, host.life, mute=mute)
+        except BrokenPromiseError as broken:
+            self._fail(host, f"promise: {broken}")
+
+    # --- execution -----------------------------------------------------------------------------
 
     def executed(self, host: Host, index: int, hash_: bytes, outcomes: tuple[Outcome, ...]) -> None:
         """An entry was executed: in order, the same for all, each request once, each signed."""
         if not host.honest:
             return
-        where = f"{host.name} at {host.world.now_ms} ms, index {index}"
-        before = self.position.get((host.me, host.life), 0)
-        if index != before + 1:
-            raise Violation(f"order: {where} follows {before}")
-        self.position[(host.me, host.life)] = index
+        life, before = self._position[host.me]
+        if index != before + 1 or life != host.life:
+            self._fail(host, f"order: index {index} follows {before}")
+        self._position[host.me] = (life, index)
+        if index not in self.chain:
+            self._final(host, index, hash_)
+            self._once(host, index, outcomes)
         if self.chain.setdefault(index, hash_) != hash_:
-            raise Violation(f"agreement: {where} executed another entry than others")
-        if self.outcomes.setdefault(index, outcomes) != outcomes:
-            raise Violation(f"agreement: {where} has other results than others")
+            self._fail(host, f"agreement: executed another entry than others at {index}")
+        if self._outcomes.setdefault(index, outcomes) != outcomes:
+            self._fail(host, f"agreement: has other results than others at {index}")
         for outcome in outcomes:
             if outcome.request not in self.submitted:
-                raise Violation(f"validity: {where} executed what no client sent")
-            if not outcome.duplicate and self.places.setdefault(outcome.request, index) != index:
-                raise Violation(f"exactly once: {where} executed a request again")
+                self._fail(host, f"validity: executed at {index} what no client sent")
+
+    def _once(self, host: Host, index: int, outcomes: tuple[Outcome, ...]) -> None:
+        """A repetition gets the first answer or is refused; it is never executed."""
+        for outcome in outcomes:
+            refused = any(isinstance(r, Failure) for r in decode_results(outcome.results))
+            if outcome.duplicate or refused:
+                continue
+            first = self._places.get(outcome.request)
+            if first is not None:
+                self._fail(host, f"exactly once: executed a request of {first} again at {index}")
+            self._places[outcome.request] = index
+
+    def digested(self, host: Host, index: int, state: bytes) -> None:
+        """A state was digested: equal for all."""
+        if host.honest:
+            self._ledgers[host.me].states[index] = state
+            if self._states.setdefault(index, state) != state:
+                self._fail(host, f"state: differs from others after {index}")
+
+    # --- events --------------------------------------------------------------------------------
 
     def event(self, host: Host, event: Event) -> None:
         """An engine reports: no honest member is ever convicted, no stable checkpoint goes back."""
-        self.events.append((host.me, event))
         if not host.honest:
             return
+        self.events.append((host.me, event))
         match event:
-            case EvidenceFound(member) if member not in self.liars:
-                raise Violation(f"integrity: {host.name} convicted the honest member {member}")
+            case MessageRefused(_, _, reason):
+                self.refused[reason] += 1
+            case EvidenceFound(member) if member not in self._liars:
+                self._fail(host, f"integrity: convicted the honest member {member}")
             case StateDiverged(index):
-                raise Violation(f"state: {host.name} differs from the stable checkpoint {index}")
+                self._fail(host, f"state: differs from the stable checkpoint {index}")
             case Halted(reason):
-                raise Violation(f"halt: {host.name} at {host.world.now_ms} ms: {reason}")
-            case CheckpointStable(index):
-                key = (host.me, host.life)
-                if index <= self.stable.get(key, 0):
-                    raise Violation(f"checkpoint: {host.name} went back to {index}")
-                self.stable[key] = index
-            case ViewEntered(view):
+                self._fail(host, f"halt: {reason}")
+            case CheckpointStable(index, state):
+                self._stabilised(host, index, state)
+            case ViewChangeStarted(view):
                 self.views = max(self.views, view)
+            case ViewEntered(view) if view > 1:
+                self.views = max(self.views, view)
+                asked = {m for m, one in self._ledgers.items() if view in one.changes}
+                self._needs_quorum(host, asked, f"view {view}")
 
-    def history(self, calls: list[Call]) -> None:
-        """The clients' history is linearizable, with the log as its order."""
+    def _stabilised(self, host: Host, index: int, state: bytes) -> None:
+        key = (host.me, host.life if host.disk.mute else 0)  # a damaged log forgets
+        if index <= self._stable.get(key, 0):
+            self._fail(host, f"checkpoint: went from {self._stable[key]} to {index}")
+        self._stable[key] = index
+        same = {m for m, one in self._ledgers.items() if one.states.get(index) == state}
+        self._needs_quorum(host, same, f"stable checkpoint {index}")
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def history(self, calls: Sequence[Call]) -> None:
+        """The clients' history is linearizable: by the log's order, and by search."""
         returned = [call for call in calls if isinstance(call.outcome, Answered)]
         for call in returned:
             self._answer_holds(call)
         by_return = sorted(returned, key=lambda call: call.returned_ms or 0)
         by_invoke = sorted(returned, key=lambda call: call.invoked_ms)
-        highest = 0
-        done = 0
+        highest = done = 0
         for call in by_invoke:
             while done < len(by_return) and _before(by_return[done], call):
                 highest = max(highest, _index(by_return[done]))
@@ -98,15 +190,27 @@ class Checker:
                     f"linearizability: {call.client}'s operation at {call.invoked_ms} ms stands "
                     f"at index {_index(call)}, after {highest} had been answered"
                 )
+        for key, operations in key_histories(calls).items():
+            if not linearizable(operations, key_step, None):
+                raise Violation(f"linearizability: no order of the operations on {key!r} fits")
 
     def _answer_holds(self, call: Call) -> None:
         outcome = call.outcome
         assert isinstance(outcome, Answered)
-        for executed in self.outcomes.get(outcome.index, ()):
+        for executed in self._outcomes.get(outcome.index, ()):
             results = decode_results(executed.results)
             if all(result in results for result in outcome.results):
                 return
         raise Violation(f"answer: {call.client} was told what index {outcome.index} never said")
+
+    def _needs_quorum(self, host: Host, members: set[int], what: str) -> None:
+        behind = members | self._faulty
+        if len(behind) < self._q:
+            self._fail(host, f"quorum: {what} has only {sorted(behind)} behind it")
+
+    def _fail(self, host: Host, what: str) -> None:
+        kind, rest = what.split(": ", 1)
+        raise Violation(f"{kind}: {host.name} at {host.world.now_ms} ms: {rest}")
 
 
 def _index(call: Call) -> int:

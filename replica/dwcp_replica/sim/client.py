@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from dwcp.outcomes import Answered, TicketOutcome
 from dwcp.session import SessionCore
+from dwcp.waiting import Limits
 from dwcp.wire.envelope import Envelope, Rejected, Reply
 from dwcp.wire.operations import DeleteRangeRequest, Operation, PutRequest, RangeRequest
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.sim.host import WALL_START_MS, Host
 from dwcp_replica.sim.world import World
+
+
+RETRY_MS = 300
+"""Shorter than a real client's, as the members' timeouts are: what is lost is asked for soon."""
 
 
 @dataclass(slots=True)
@@ -27,31 +33,34 @@ class Call:
 
 
 class SimClient:
-    """Issues `count` operations in turn and keeps their history."""
+    """Issues `count` operations in turn, the last one only when told, and keeps their history."""
 
     def __init__(
         self,
         world: World,
         name: str,
         genesis: EpochRecord,
-        signer: Signer,
-        verifier: Verifier,
+        keys: tuple[Signer, Verifier],
         count: int,
+        think_ms: int,
         submitted: set[bytes],
+        random: Random,
     ) -> None:
         self.name = name
         self.calls: list[Call] = []
-        self.session = SessionCore(genesis, signer, verifier)
+        self.session = SessionCore(genesis, *keys, Limits(retry_ms=RETRY_MS))
         self._world = world
-        self._random = Random(world.random.getrandbits(64))
+        self._random = random
         self._left = count
-        self._hosts: list[Host] = []
+        self._held = min(1, count)
+        self._think_ms = think_ms
+        self._hosts: Sequence[Host] = ()
         self._tickets: dict[int, Call] = {}
         self._submitted = submitted
-        self._key = signer.public_key
+        self._key = keys[0].public_key
         self._tick_ms = 0
 
-    def connect(self, hosts: list[Host]) -> None:
+    def connect(self, hosts: Sequence[Host]) -> None:
         """Have links to all members, and begin."""
         self._hosts = hosts
         for host in hosts:
@@ -59,10 +68,26 @@ class SimClient:
             self.session.connected(host.me)
         self._world.after(self._random.randint(1, 50), self._next)
 
+    def release(self) -> None:
+        """Ask for the rest too: whatever happened before, it must be answered."""
+        self._held = 0
+        if not self._tickets:
+            self._next()
+
     @property
     def done(self) -> bool:
         """Every operation has its answer."""
         return self._left == 0 and not self._tickets
+
+    @property
+    def idle(self) -> bool:
+        """Every operation but the one held back has its answer."""
+        return self._left <= self._held and not self._tickets
+
+    @property
+    def waiting(self) -> int:
+        """Operations without an answer."""
+        return len(self._tickets)
 
     def receive(self, member: int, message: Reply | Rejected) -> None:
         """An answer arrives."""
@@ -70,7 +95,7 @@ class SimClient:
         self._pump()
 
     def _next(self) -> None:
-        if self._left == 0:
+        if self._left <= self._held or self._tickets:
             return
         self._left -= 1
         operation = self._operation()
@@ -101,13 +126,15 @@ class SimClient:
             call.outcome = outcome
             call.returned_ms = now
             assert isinstance(outcome, Answered), f"{self.name}: {outcome}"
-            self._world.after(self._random.randint(0, 20), self._next)
+            self._world.after(self._random.randint(0, self._think_ms), self._next)
         self._plan_tick()
 
     def _send(self, member: int, envelope: Envelope) -> None:
         self._submitted.add(envelope.digest())
-        host = self._hosts[member]
-        self._world.deliver("client", host.name, lambda: host.envelope(envelope))
+        for host in self._hosts:
+            if host.me == member:
+                pair = ("client", host.name)
+                self._world.deliver(pair, len(envelope.body) + 100, host.envelope, envelope)
 
     def _plan_tick(self) -> None:
         due = self.session.deadline_ms()

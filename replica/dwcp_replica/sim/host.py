@@ -1,8 +1,12 @@
-"""A simulated replica: the real core and store, with a disk that forgets what was not synced."""
+"""A simulated replica: the real core and store on a machine with its own clock and disk."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
 from typing import Protocol
 
 import msgspec
@@ -15,7 +19,7 @@ from dwcp.wire.envelope import (
     decode_body,
     reply_signing_bytes,
 )
-from dwcp.wire.peer import decode_message, encode_message
+from dwcp.wire.peer import PeerMessage, decode_message, encode_message
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.core.effects import (
@@ -29,25 +33,50 @@ from dwcp_replica.core.effects import (
     Record,
     Submit,
     Tick,
+    ViewEntered,
 )
 from dwcp_replica.core.replica import Replica
-from dwcp_replica.sim.strategies import Hooks, honest, honest_reply
+from dwcp_replica.sim.disk import Disk
+from dwcp_replica.sim.liar import Liar
 from dwcp_replica.sim.world import World
 from dwcp_replica.store.store import Outcome, Refusal, Store
 
 WALL_START_MS = 1_700_000_000_000
+CLOCK_STEP_MS = 8
+"""How far the engine's clock may lag between its own deadlines: ticks cost as much as messages."""
+BROKEN = (AssertionError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""How code that is wrong stops: an invariant, or what the language itself refuses."""
 
 
 class Observer(Protocol):
-    """Whoever checks what honest replicas do."""
+    """Whoever checks what replicas do."""
+
+    def started(self, host: Host) -> None:
+        """`host` begins a life."""
+
+    def durable(self, host: Host, record: Record) -> None:
+        """`host` has synced a record."""
+
+    def sent(self, host: Host, message: PeerMessage) -> None:
+        """`host` lets a message go."""
 
     def executed(self, host: Host, index: int, hash_: bytes, outcomes: tuple[Outcome, ...]) -> None:
         """`host` has executed an entry."""
-        ...
+
+    def digested(self, host: Host, index: int, state: bytes) -> None:
+        """`host` has computed the digest of its state at a checkpoint."""
 
     def event(self, host: Host, event: Event) -> None:
         """The engine of `host` reports something."""
-        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Clock and disk: wall clock off by `skew_ms`, all clocks fast by `drift`, sync in ms."""
+
+    skew_ms: int = 0
+    drift: float = 0.0
+    sync_ms: int = 1
 
 
 class Host:
@@ -58,40 +87,48 @@ class Host:
         world: World,
         genesis: EpochRecord,
         me: int,
-        signer: Signer,
-        verifier: Verifier,
+        keys: tuple[Signer, Verifier],
         observer: Observer,
-        hooks: Hooks | None = None,
+        machine: Machine,
+        random: Random,
+        liar: Liar | None = None,
+        suffix: str = "",
     ) -> None:
         self.world = world
         self.genesis = genesis
         self.me = me
-        self.name = genesis.members[me].name
-        self.honest = hooks is None
-        self.skew_ms = 0
-        self.sync_ms = 1
+        self.name = genesis.members[me].name + suffix
+        self.honest = liar is None
+        self.liar = liar
         self.peers: list[Host] = []
         self.reply_to: dict[bytes, Callable[[int, Reply | Rejected], None]] = {}
-        self.records: list[Record] = []
         self.frames = False
         self.up = False
+        self.gone = False
         self.life = 0
-        self._signer = signer
-        self._verifier = verifier
+        self.view = 1
+        self.disk = Disk(world, random, machine.sync_ms, self._kept)
+        self._machine = machine
+        self._signer, self._verifier = keys
         self._observer = observer
-        self._outbound, self._reply = hooks or (honest, honest_reply)
         self._scope = scope_of(genesis, genesis)
+        self._interval = genesis.parameters.checkpoint_interval
         self.core: Replica
         self.store: Store
-        self._released_ms = 0
+        self._queue: deque[Ready] = deque()
+        self._draining = False
         self._tick_ms = 0
-        self.start()
+        self._stepped_ms = -CLOCK_STEP_MS
+        if liar is not None:
+            liar.join(self._say, world)
 
     # --- life --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start, or start again, from what the disk holds."""
         assert not self.up, f"{self.name} runs already"
+        if self.gone:
+            return
         self.up = True
         self.life += 1
         self.store = Store(self.genesis)
@@ -100,37 +137,78 @@ class Host:
             me=self.me,
             signer=self._signer,
             verifier=self._verifier,
-            records=list(self.records),
+            records=list(self.disk.records),
+            mute=self.disk.mute,
         )
-        self._released_ms = self.world.now_ms
+        self.view = self.core.standing().view
+        if self.liar is not None:
+            self.liar.possess(self.core)
         self._tick_ms = 0
+        self._stepped_ms = -CLOCK_STEP_MS
+        self._observer.started(self)
         self.feed(None)
 
     def crash(self) -> None:
         """Stop at once: memory is lost, and so is what was not synced yet."""
         self.up = False
         self.life += 1
+        self._queue.clear()
+        self._draining = False
+        self.disk.crash()
+
+    def remove(self) -> None:
+        """The volume is lost, and this member with it: it must not come back under its key."""
+        if self.up:
+            self.crash()
+        self.gone = True
+
+    # --- time --------------------------------------------------------------------------------
+
+    @property
+    def clock_ms(self) -> int:
+        """This machine's monotonic clock."""
+        return int(self.world.now_ms * (1.0 + self._machine.drift))
+
+    def _world_ms(self, clock_ms: int) -> int:
+        """The first moment in the world at which the clock shows this."""
+        rate = 1.0 + self._machine.drift
+        moment = int(clock_ms / rate)
+        while int(moment * rate) < clock_ms:
+            moment += 1
+        return moment
 
     # --- events in -----------------------------------------------------------------------------
 
     def feed(self, event: Input | None) -> None:
-        """Step the engine now: time first, then the event."""
+        """Step the engine: the time if it is due or has moved on, then the event."""
         if not self.up:
             return
-        now = self.world.now_ms
-        self._group(self.core.step(Tick(now, WALL_START_MS + now + self.skew_ms)))
-        if event is not None:
-            self._group(self.core.step(event))
-        self._plan_tick()
+        clock = self.clock_ms
+        try:
+            if event is None or clock - self._stepped_ms >= CLOCK_STEP_MS:
+                self._stepped_ms = clock
+                wall_ms = WALL_START_MS + clock + self._machine.skew_ms
+                self._group(self.core.step(Tick(clock, wall_ms)))
+            if event is not None and self.up:
+                self._group(self.core.step(event))
+            if self.up:
+                self._plan_tick()
+        except BROKEN:
+            if self.honest:
+                raise
+            self.remove()  # its own lies have broken it
 
-    def receive(self, sender: int, frame: bytes | object) -> None:
+    def receive(self, sender: int, frame: PeerMessage | bytes) -> None:
         """A message arrives from another member."""
+        if not self.up:
+            return
         message = decode_message(frame) if isinstance(frame, bytes) else frame
-        self.feed(Received(sender, message))  # type: ignore[arg-type]
+        if self.liar is None or self.liar.hear(sender, message):
+            self.feed(Received(sender, message))
 
     def envelope(self, envelope: Envelope) -> None:
         """An envelope arrives from a client."""
-        if not self.up:
+        if not self.up or (self.liar is not None and not self.liar.take(envelope)):
             return
         body = decode_body(envelope.body)
         found = self.store.check(envelope, body) or self.store.lookup(envelope, body)
@@ -145,35 +223,93 @@ class Host:
     # --- effects out ---------------------------------------------------------------------------
 
     def _group(self, ready: Ready) -> None:
-        if not ready:
+        if ready:
+            self._queue.append(ready)
+            if not self._draining:
+                self._drain()
+
+    def _drain(self) -> None:
+        """Release in order; what waits for the disk is synced as one group with all behind it."""
+        if self.disk.busy:
             return
         life = self.life
-        delay = self.sync_ms if ready.persist else 0
-        self._released_ms = max(self._released_ms, self.world.now_ms + delay)
-        self.world.at(self._released_ms, lambda: self._release(life, ready))
+        self._draining = True
+        while self._queue and life == self.life:
+            if self._queue[0].persist:
+                records = [record for ready in self._queue for record in ready.persist]
+                self.disk.write(records, partial(self._synced, len(self._queue)))
+                break
+            self._release(self._queue.popleft())
+        if life == self.life:
+            self._draining = False
 
-    def _release(self, life: int, ready: Ready) -> None:
-        if life != self.life:
-            return
-        self.records += ready.persist
-        for out in self._outbound(ready.send):
-            self._send(out)
+    def _synced(self, count: int) -> None:
+        life = self.life
+        self._draining = True
+        for _ in range(count):
+            if life == self.life:
+                self._release(self._queue.popleft())
+        if life == self.life:
+            self._draining = False
+            self._drain()
+
+    def _kept(self, record: Record) -> None:
+        self._observer.durable(self, record)
+
+    def _release(self, ready: Ready) -> None:
+        if self.liar is None:
+            for out in ready.send:
+                self._observer.sent(self, out.message)
+                self._send(out)
+        elif ready.send:
+            for out in self.liar.send(ready.send):
+                self._say(out)
         for entry in ready.apply:
-            outcomes = self.store.apply(entry.header.index, decode_batch(entry.body))
-            self._observer.executed(self, entry.header.index, entry.header.hash(), outcomes)
-            for outcome in outcomes:
-                self._answer(outcome)
-            index = entry.header.index
-            due = index % self.genesis.parameters.checkpoint_interval == 0
-            self.feed(Applied(index, self.store.digest() if due else None))
+            self._apply(entry.header.index, entry.header.hash(), entry.body)
         for event in ready.events:
+            if isinstance(event, ViewEntered):
+                self.view = event.view
             self._observer.event(self, event)
 
+    def _apply(self, index: int, hash_: bytes, body: bytes) -> None:
+        outcomes = self.store.apply(index, decode_batch(body))
+        self._observer.executed(self, index, hash_, outcomes)
+        for outcome in outcomes:
+            self._answer(outcome)
+        state = None
+        if index % self._interval == 0:
+            state = self.store.digest()
+            self._observer.digested(self, index, state)
+        self.feed(Applied(index, state))
+
     def _send(self, out: Outbound) -> None:
-        frame = encode_message(out.message) if self.frames else out.message
+        message = out.message
+        frame: PeerMessage | bytes = message
+        size = 0
+        if self.frames or self.world.narrow:
+            encoded = encode_message(message)
+            size = len(encoded)
+            frame = encoded if self.frames else message
+        if (self.name, type(message).__name__) in self.world.lost_kinds:
+            return
         for peer in self.peers:
-            if peer is not self and out.to in (EVERYONE, peer.me):
-                self.world.deliver(self.name, peer.name, _arrival(peer, self.me, frame))
+            if out.to in (EVERYONE, peer.me):
+                self.world.deliver((self.name, peer.name), size, peer.receive, self.me, frame)
+
+    def _say(self, out: Outbound) -> None:
+        """A liar's message: only what the wire can carry, when its strategy lets it go."""
+        assert self.liar is not None, "only liars choose their words"
+        if not self.up:
+            return
+        try:
+            message = decode_message(encode_message(out.message))
+        except (msgspec.DecodeError, msgspec.ValidationError, OverflowError):
+            return
+        delay = self.liar.delay_ms(message)
+        if delay:
+            self.world.after(delay, self._send, Outbound(out.to, message))
+        else:
+            self._send(Outbound(out.to, message))
 
     def _answer(self, outcome: Outcome) -> None:
         reply = Reply(
@@ -182,29 +318,31 @@ class Host:
             revision=outcome.revision,
             results=outcome.results,
             epoch=0,
-            view=self.core.standing().view,
+            view=self.view,
             member=self.me,
             sig=bytes(64),
         )
-        reply = self._reply(reply)
-        sig = self._signer.sign(reply_signing_bytes(self._scope, reply))
-        self._tell(outcome.client, msgspec.structs.replace(reply, sig=sig))
+        if self.liar is not None:
+            reply = self.liar.reply(reply)
+        if outcome.client in self.reply_to:
+            sig = self._signer.sign(reply_signing_bytes(self._scope, reply))
+            self._tell(outcome.client, msgspec.structs.replace(reply, sig=sig))
 
     def _tell(self, client: bytes, message: Reply | Rejected) -> None:
         back = self.reply_to.get(client)
         if back is not None:
-            self.world.deliver(self.name, "client", lambda: back(self.me, message))
+            self.world.deliver((self.name, "client"), 200, back, self.me, message)
 
     def _plan_tick(self) -> None:
         due = self.core.deadline_ms()
         if due is None:
             return
-        due = max(due, self.world.now_ms + 1)
-        if self._tick_ms <= self.world.now_ms or due < self._tick_ms:
-            self._tick_ms = due
-            life = self.life
-            self.world.at(due, lambda: self.feed(None) if life == self.life else None)
+        now = self.world.now_ms
+        moment = max(self._world_ms(due), now + 1)
+        if self._tick_ms <= now or moment < self._tick_ms:
+            self._tick_ms = moment
+            self.world.at(moment, self._tick, self.life)
 
-
-def _arrival(peer: Host, sender: int, frame: bytes | object) -> Callable[[], None]:
-    return lambda: peer.receive(sender, frame)
+    def _tick(self, life: int) -> None:
+        if life == self.life:
+            self.feed(None)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from random import Random
+from typing import Final
 
-from dwcp.wire.records import (
-    ClientIdentity,
-    EpochRecord,
-    Member,
-    Parameters,
-    start_hash,
-)
+from dwcp.wire.records import ClientIdentity, EpochRecord, Member, Parameters, start_hash
 from dwcp.wire.signing import Signer
-from dwcp_replica.core.quorum import faults
+from dwcp_replica.sim import scenario as plan
 from dwcp_replica.sim.checks import Checker, Violation
 from dwcp_replica.sim.client import SimClient
 from dwcp_replica.sim.crypto import KeyRing
 from dwcp_replica.sim.host import Host
-from dwcp_replica.sim.strategies import STRATEGIES, strategy_hooks
+from dwcp_replica.sim.liar import Context, Liar
+from dwcp_replica.sim.memo import hashes_remembered
+from dwcp_replica.sim.registry import FORGETFUL, LIARS, TWINS
+from dwcp_replica.sim.scenario import FAULTS_MS, Scenario
+from dwcp_replica.sim.tricks import Twin
 from dwcp_replica.sim.world import Link, World
 
-FAULTS_MS = 8_000
-LIVENESS_MS = 240_000
-REAL_SIGNATURES_EVERY = 20
+LIVENESS_MS: Final = 240_000
+"""How long after the last fault every answer may take, in virtual ms."""
+STEPS_MAX: Final = 60_000
+"""Twenty times what a short life takes; more are a storm of messages that does not end."""
+CLIENTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,204 +38,272 @@ class Report:
     executed: int
     views: int
     crashes: int
+    faults: tuple[str, ...]
     liars: tuple[str, ...]
     evidence: int
+    refused: int
+    recovered_ms: int
     virtual_ms: int
     steps: int
 
 
 def simulate(seed: int, n: int | None = None, operations: int = 20) -> Report:
     """Run the life that `seed` decides. Raises Violation when a promise was broken."""
-    return Simulation(seed, n, operations).run()
+    return Simulation(plan.derive(seed, n, operations)).run()
 
 
 class Simulation:
-    """The world, its replicas, its clients, and the faults that the seed chose."""
+    """The world, its replicas, its clients, and the faults of a scenario."""
 
-    def __init__(
-        self,
-        seed: int,
-        n: int | None = None,
-        operations: int = 20,
-        liars: dict[int, str] | None = None,
-    ) -> None:
-        self.seed = seed
-        self.random = Random(seed)
-        self.n = n or self.random.choice((4, 4, 4, 7))
-        self.operations = operations
-        self.world = World(Random(self.random.getrandbits(64)))
-        self.keys = KeyRing(real=seed % REAL_SIGNATURES_EVERY == 0)
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.n = scenario.n
+        self.world = World(self._dice("network"), steps_max=STEPS_MAX + 2500 * self.n**2)
         self.crashes = 0
-        self.faults_over = False
-        self.liars = self._choose_liars() if liars is None else liars
-        self.checker = Checker(set(), set(self.liars))
-        self.genesis, signers, client_signers = self._genesis()
-        self.hosts = [self._host(me, signer) for me, signer in enumerate(signers)]
-        for host in self.hosts:
-            host.peers = self.hosts
-            host.frames = seed % REAL_SIGNATURES_EVERY == 0
-        shares = [operations // 2, operations - operations // 2]
-        self.clients = [
-            SimClient(
-                self.world,
-                f"client-{i}",
-                self.genesis,
-                client_signers[i],
-                self.keys.verifier,
-                share,
-                self.checker.submitted,
-            )
-            for i, share in enumerate(shares)
+        self.checker = Checker(scenario)
+        self._keys = KeyRing(real=scenario.real)
+        self._faults_over = False
+        self._last_fault_ms = 0
+        dice = self._dice("keys")
+        signers = [self._keys.signer(dice.randbytes(32)) for _ in range(self.n)]
+        clients = [self._keys.signer(dice.randbytes(32)) for _ in range(CLIENTS)]
+        self.genesis = self._genesis(dice.randbytes(16), signers, clients)
+        self.hosts = [self._host(m, signers[m], side=0) for m in range(self.n)]
+        self.twins = [
+            self._host(m, signers[m], side=1)
+            for m, name in sorted(scenario.liars.items())
+            if name == TWINS
         ]
-        for client in self.clients:
-            client.connect(self.hosts)
+        self.all_hosts = self.hosts + self.twins
+        for host in self.all_hosts:
+            host.peers = [peer for peer in self.all_hosts if peer.me != host.me]
+            host.frames = scenario.real
+            host.start()
+        self.clients = [self._client(i, signer) for i, signer in enumerate(clients)]
 
     def run(self) -> Report:
         """Faults, then healing, then every promise."""
+        with hashes_remembered():
+            return self._run()
+
+    def _run(self) -> Report:
         self._plan_faults()
-        self.world.run(FAULTS_MS, lambda: False)
+        self.world.run(FAULTS_MS, self._quiet)
         self.heal()
-        deadline = self.world.now_ms + LIVENESS_MS
-        if not self.world.run(deadline, self._settled):
+        began_ms = self.world.now_ms
+        if not self.world.run(began_ms + LIVENESS_MS, self._settled):
             raise Violation(f"liveness: {self._stuck()}")
         self.checker.history([call for client in self.clients for call in client.calls])
-        return self.report()
+        self._same_state()
+        return self._report(self.world.now_ms - began_ms)
 
-    def report(self) -> Report:
-        """What has happened so far."""
-        return Report(
-            seed=self.seed,
-            n=self.n,
-            operations=sum(len(client.calls) for client in self.clients),
-            executed=max(self.checker.chain, default=0),
-            views=self.checker.views,
-            crashes=self.crashes,
-            liars=tuple(f"{m}:{name}" for m, name in sorted(self.liars.items())),
-            evidence=len(self.hosts[self._honest()[0]].core.standing().evidence),
-            virtual_ms=self.world.now_ms,
-            steps=self.world.steps,
-        )
+    def _quiet(self) -> bool:
+        """Every fault is over and every client waits to be told to ask for its last operation."""
+        over = self.world.now_ms > self._last_fault_ms
+        return over and all(client.idle for client in self.clients)
 
     def heal(self) -> None:
-        """No more faults but the liars': links are good, everybody is up."""
-        self.faults_over = True
-        self.world.link = Link()
-        self.world.cut.clear()
-        self.world.slow.clear()
-        for host in self.hosts:
+        """No more faults but the liars': links are good, disks have space, everybody is up."""
+        self._faults_over = True
+        self.world.heal()
+        for host in self.all_hosts:
+            host.disk.free()
             if not host.up:
                 host.start()
+        for client in self.clients:
+            client.release()
 
-    # --- what the seed decides ------------------------------------------------------------------
+    # --- what the scenario says ------------------------------------------------------------------
 
-    def _choose_liars(self) -> dict[int, str]:
-        count = self.random.randint(0, faults(self.n))
-        members = self.random.sample(range(self.n), count)
-        return {m: self.random.choice(sorted(STRATEGIES)) for m in members}
+    def _dice(self, what: str) -> Random:
+        return Random(f"{self.scenario.seed}/{what}")
 
-    def _genesis(self) -> tuple[EpochRecord, list[Signer], list[Signer]]:
-        signers = [self.keys.signer(self.random.randbytes(32)) for _ in range(self.n)]
-        clients = [self.keys.signer(self.random.randbytes(32)) for _ in range(2)]
-        cluster_id = self.random.randbytes(16)
-        genesis = EpochRecord(
+    def _genesis(
+        self, cluster_id: bytes, signers: list[Signer], clients: list[Signer]
+    ) -> EpochRecord:
+        members = [
+            Member(f"sim-{i}", s.public_key, s.public_key, f"sim-{i}:1", f"http://sim-{i}:2")
+            for i, s in enumerate(signers)
+        ]
+        known = [ClientIdentity(f"client-{i}", s.public_key) for i, s in enumerate(clients)]
+        return EpochRecord(
             cluster_id=cluster_id,
             cluster="sim",
             namespace="default",
             epoch=0,
             protocol="pbft",
             trust="Byzantine",
-            members=tuple(
-                Member(f"sim-{i}", s.public_key, s.public_key, f"sim-{i}:1", f"http://sim-{i}:2")
-                for i, s in enumerate(signers)
-            ),
-            clients=tuple(
-                ClientIdentity(f"client-{i}", s.public_key) for i, s in enumerate(clients)
-            ),
-            admin=self.keys.signer(self.random.randbytes(32)).public_key,
+            members=tuple(members),
+            clients=tuple(known),
+            admin=clients[0].public_key,
             parameters=Parameters(
-                checkpoint_interval=self.random.choice((4, 10, 100)), request_timeout_ms=500
+                checkpoint_interval=self.scenario.interval, request_timeout_ms=500
             ),
             start_index=0,
             start_hash=start_hash(cluster_id),
             leader=0,
         )
-        return genesis, signers, clients
 
-    def _host(self, me: int, signer: Signer) -> Host:
-        hooks = None
-        if me in self.liars:
-            hooks = strategy_hooks(self.liars[me], self.genesis, me, signer)
-        host = Host(self.world, self.genesis, me, signer, self.keys.verifier, self.checker, hooks)
-        host.skew_ms = self.random.randint(-200, 200)
-        host.sync_ms = self.random.randint(0, 8)
-        return host
+    def _host(self, me: int, signer: Signer, side: int) -> Host:
+        liar: Liar | None = None
+        name = self.scenario.liars.get(me)
+        if name is not None:
+            context = Context(self.genesis, me, signer, self._dice(f"liar {me} {side}"))
+            liar = Twin(context, side) if name == TWINS else LIARS[name](context)
+        return Host(
+            self.world,
+            self.genesis,
+            me,
+            (signer, self._keys.verifier),
+            self.checker,
+            self.scenario.machines[me],
+            self._dice(f"disk {me} {side}"),
+            liar,
+            suffix="~" * side,
+        )
+
+    def _client(self, number: int, signer: Signer) -> SimClient:
+        share = (self.scenario.operations + number) // CLIENTS
+        client = SimClient(
+            self.world,
+            f"client-{number}",
+            self.genesis,
+            (signer, self._keys.verifier),
+            share,
+            self.scenario.think_ms,
+            self.checker.submitted,
+            self._dice(f"client {number}"),
+        )
+        client.connect(self.all_hosts)
+        return client
+
+    # --- faults ----------------------------------------------------------------------------------
 
     def _plan_faults(self) -> None:
-        rnd = self.random
-        self.world.link = Link(
-            delay_ms_min=1,
-            delay_ms_max=rnd.choice((2, 10, 80)),
-            drop=rnd.choice((0.0, 0.02, 0.2)),
-            duplicate=rnd.choice((0.0, 0.05, 0.3)),
-        )
-        for _ in range(rnd.randint(0, 4)):
-            self._plan_crash(rnd.randrange(self.n), rnd.randint(10, FAULTS_MS - 1500))
-        for _ in range(rnd.randint(0, 2)):
-            self._plan_cut(rnd.randrange(self.n), rnd.randint(10, FAULTS_MS - 2500))
-        if rnd.random() < 0.2:
-            self.world.slow[f"sim-{rnd.randrange(self.n)}"] = rnd.choice((100, 400))
+        weather = self.scenario.weather
+        self.world.link = replace(weather)
+        self.world.narrow = weather.bytes_per_ms > 0
+        if self.scenario.uneven:
+            self._make_uneven(weather)
+        for fault in self.scenario.faults:
+            self.world.at(fault.at_ms, self._do, fault)
+        self._last_fault_ms = max((f.end_ms for f in self.scenario.faults), default=0)
+        for member, name in sorted(self.scenario.liars.items()):
+            if name == FORGETFUL:
+                self.world.at(300 + 200 * member, self._do, plan.Crash(member, 0, 50))
 
-    def _plan_crash(self, member: int, at_ms: int) -> None:
-        host = self.hosts[member]
-        down_ms = self.random.randint(1, 1500)
+    def _make_uneven(self, weather: Link) -> None:
+        """Each direction of each link has a delay and a loss of its own."""
+        dice = self._dice("links")
+        names = [host.name for host in self.all_hosts] + ["client"]
+        for pair in ((a, b) for a in names for b in names if a != b):
+            base = dice.choice((1, 5, 40))
+            spread = dice.randint(0, weather.delay_ms_max)
+            drop = dice.choice((0.0, weather.drop))
+            self.world.links[pair] = Link(
+                base, base + spread, drop, weather.duplicate, weather.bytes_per_ms
+            )
 
-        def crash() -> None:
-            if host.up and not self.faults_over:
-                self.crashes += 1
-                host.crash()
-                self.world.after(down_ms, restart)
+    def _do(self, fault: plan.Fault) -> None:
+        """Let a fault happen, and end when its time is over."""
+        if self._faults_over:
+            return
+        match fault:
+            case plan.Crash(member, _, down_ms):
+                self._crash(self.hosts[member], down_ms)
+            case plan.Rot(member, _, down_ms, tail):
+                self._crash(self.hosts[member], down_ms)
+                self.hosts[member].disk.rot(tail=tail)
+            case plan.Amnesia(member):
+                self.hosts[member].remove()
+            case plan.Cut(members, _, for_ms):
+                pairs = self._pairs(members, inbound=fault.inbound, outbound=fault.outbound)
+                self.world.cut(pairs)
+                self._later(for_ms, self.world.mend, pairs)
+            case plan.Slow(member, _, for_ms, delay_ms):
+                name = self.hosts[member].name
+                self.world.slow[name] = delay_ms
+                self._later(for_ms, self.world.slow.pop, name, None)
+            case plan.Full(member, _, for_ms):
+                self.hosts[member].disk.fill()
+                self._later(for_ms, self.hosts[member].disk.free)
+            case plan.Lose(member, _, for_ms, kind):
+                lost = (self.hosts[member].name, kind)
+                self.world.lost_kinds.add(lost)
+                self._later(for_ms, self.world.lost_kinds.discard, lost)
 
-        def restart() -> None:
-            if not host.up:
-                host.start()
+    def _later(self, delay_ms: int, action: Callable[..., object], *args: object) -> None:
+        def end() -> None:
+            if not self._faults_over:
+                action(*args)
 
-        self.world.at(at_ms, crash)
+        self.world.after(delay_ms, end)
 
-    def _plan_cut(self, member: int, at_ms: int) -> None:
-        name = self.hosts[member].name
-        others = [host.name for host in self.hosts if host.name != name]
-        pairs = [(name, other) for other in others]
-        if self.random.random() < 0.7:  # otherwise one way only: it hears, nobody hears it
-            pairs += [(other, name) for other in others]
-        until_ms = self.random.randint(100, 2500)
+    def _pairs(
+        self, members: tuple[int, ...], *, inbound: bool, outbound: bool
+    ) -> list[tuple[str, str]]:
+        inside = [host.name for host in self.all_hosts if host.me in members]
+        outside = [host.name for host in self.all_hosts if host.me not in members]
+        out = [(a, b) for a in inside for b in outside] if outbound else []
+        return out + ([(b, a) for a in inside for b in outside] if inbound else [])
 
-        def cut() -> None:
-            if not self.faults_over:
-                self.world.cut.update(pairs)
-                self.world.after(until_ms, lambda: self.world.cut.difference_update(pairs))
+    def _crash(self, host: Host, down_ms: int) -> None:
+        if not host.up:
+            return
+        self.crashes += 1
+        host.crash()
+        if self.scenario.liars.get(host.me) == FORGETFUL:
+            host.disk.records.clear()
+        self.world.after(down_ms, self._restart, host)
 
-        self.world.at(at_ms, cut)
+    def _restart(self, host: Host) -> None:
+        if not host.up:
+            host.start()
 
     # --- how it must end -------------------------------------------------------------------------
 
-    def _honest(self) -> list[int]:
-        return [m for m in range(self.n) if m not in self.liars]
+    def _honest(self) -> list[Host]:
+        return [host for host in self.hosts if host.honest and not host.gone]
 
     def _settled(self) -> bool:
         if not all(client.done for client in self.clients):
             return False
-        applied = {self.hosts[m].store.applied_index for m in self._honest()}
-        return len(applied) == 1
+        return len({host.store.applied_index for host in self._honest()}) == 1
+
+    def _same_state(self) -> None:
+        if len({host.store.digest() for host in self._honest()}) != 1:
+            raise Violation("state: honest members executed the same and differ")
 
     def _stuck(self) -> str:
-        standings = [_describe(host) for host in self.hosts]
-        left = [f"{c.name} waits for {len(c._tickets)}" for c in self.clients]
-        return f"not settled {LIVENESS_MS} ms after the faults: {'; '.join(left + standings)}"
+        standings = [_describe(host) for host in self.hosts if not host.gone]
+        left = [f"{c.name} waits for {c.waiting}" for c in self.clients]
+        return (
+            f"not settled at {self.world.now_ms} ms, after {self.world.steps} steps: "
+            f"{'; '.join(left + standings)}"
+        )
+
+    def _report(self, recovered_ms: int) -> Report:
+        return Report(
+            seed=self.scenario.seed,
+            n=self.n,
+            operations=sum(len(client.calls) for client in self.clients),
+            executed=max(self.checker.chain, default=0),
+            views=self.checker.views,
+            crashes=self.crashes,
+            faults=tuple(type(fault).__name__ for fault in self.scenario.faults),
+            liars=tuple(f"{m}:{name}" for m, name in sorted(self.scenario.liars.items())),
+            evidence=max(len(host.core.standing().evidence) for host in self._honest()),
+            refused=sum(self.checker.refused.values()),
+            recovered_ms=recovered_ms,
+            virtual_ms=self.world.now_ms,
+            steps=self.world.steps,
+        )
 
 
 def _describe(host: Host) -> str:
     s = host.core.standing()
     return (
-        f"{host.name}: view {s.view}{'' if s.active else ' (changing)'} last {s.last} "
-        f"final {s.final} applied {s.applied} pending {s.pending} halted {s.halted}"
+        f"{host.name}{'' if host.honest else ' (liar)'}: view {s.view}"
+        f"{'' if s.active else ' (changing)'} last {s.last} final {s.final} "
+        f"applied {s.applied} pending {s.pending} mute {s.mute} halted {s.halted}"
     )

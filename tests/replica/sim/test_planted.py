@@ -2,73 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from pathlib import Path
 
 import pytest
 
-from dwcp.wire.peer import VoteSig
-from dwcp_replica.core import elections
-from dwcp_replica.core.certificates import Membership, VoteBook
-from dwcp_replica.core.chain import Branch
-from dwcp_replica.core.recover import Statement
-from dwcp_replica.sim.checks import Violation
-from dwcp_replica.sim.host import Host
+from dwcp_replica.core.certificates import Membership
+from dwcp_replica.sim.planted import PLANTED
+from dwcp_replica.sim.planting import BEGIN, END, Caught, hunt, planted, write_table
 from dwcp_replica.sim.run import simulate
 
-Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-def quorum_2f(patch: pytest.MonkeyPatch) -> None:
-    """Two quorums then share only f members, all of which may lie."""
-    patch.setattr(Membership, "quorum", property(lambda self: 2 * ((self.n - 1) // 3)))
-
-
-def votes_without_digest(patch: pytest.MonkeyPatch) -> None:
-    """Votes at one place add up whatever they are for."""
-
-    def matching(self: VoteBook, index: int, _said: tuple[bytes, bytes]) -> list[VoteSig]:
-        return [VoteSig(m, v.sig) for m, v in sorted(self.votes.get(index, {}).items())]
-
-    patch.setattr(VoteBook, "matching", matching)
-
-
-def skipped_fsync(patch: pytest.MonkeyPatch) -> None:
-    """A crash loses records on which messages had been sent."""
-    crash = Host.crash
-
-    def forgetful(self: Host) -> None:
-        lost = self.world.random.randint(0, 30)
-        del self.records[len(self.records) - lost :]
-        crash(self)
-
-    patch.setattr(Host, "crash", forgetful)
-
-
-def new_view_from_the_shortest_log(patch: pytest.MonkeyPatch) -> None:
-    """The new view drops what had been prepared."""
-
-    def shortest(statements: list[Statement]) -> Branch:
-        return min((s.log for s in statements), key=lambda b: (b.tip.index, b.tip.hash))
-
-    patch.setattr(elections, "recover", shortest)
-
-
-@pytest.mark.parametrize(
-    ("plant", "seeds"),
-    [
-        (quorum_2f, 100),
-        pytest.param(votes_without_digest, 100, marks=pytest.mark.slow),
-        pytest.param(skipped_fsync, 400, marks=pytest.mark.slow),
-        (new_view_from_the_shortest_log, 100),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
+ASSURANCE = Path(__file__).resolve().parents[3] / "docs" / "assurance.md"
+QUICK = (
+    "quorum-2f",
+    "votes-without-digest",
+    "skipped-fsync",
+    "new-view-drops-prepared",
+    "view-change-not-durable",
+    "unverified-clients",
+    "stale-checkpoint-accepted",
+    "repetitions-executed",
 )
-def test_a_planted_bug_is_caught(plant: Plant, seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(1, seeds + 1):
-        try:
-            simulate(seed)
-        except (Violation, AssertionError) as caught:
-            print(f"{plant.__name__}: caught at seed {seed}: {type(caught).__name__}: {caught}")
-            return
-    pytest.fail(f"{plant.__name__} was not caught in {seeds} seeds: the checkers are blind to it")
+SUBSET_S = 90
+
+
+def caught(name: str) -> Caught:
+    found = hunt(PLANTED[name])
+    print(f"replay: dwcp sim planted --only {name}")
+    assert found.caught, f"{name} ({PLANTED[name].what}): {found.by or 'not caught'}"
+    return found
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_planted_bug_is_caught(name: str) -> None:
+    caught(name)
+
+
+@pytest.mark.slow
+def test_ninety_seconds_of_planted_bugs() -> None:
+    began_s = time.monotonic()
+    names = [name for name in PLANTED if name not in QUICK]
+    hunted = 0
+    while hunted < len(names) and time.monotonic() - began_s < SUBSET_S:
+        caught(names[hunted])
+        hunted += 1
+    assert hunted >= 20, f"only {hunted} hunts in {SUBSET_S} s: the simulator has become slow"
+
+
+def test_there_are_enough() -> None:
+    assert len(PLANTED) >= 20
+    assert all(bug.what for bug in PLANTED.values())
+
+
+def test_a_planted_bug_leaves_no_trace() -> None:
+    before = Membership.quorum
+    with planted(PLANTED["quorum-2f"]):
+        assert Membership.quorum is not before
+    assert Membership.quorum is before
+    assert simulate(3).operations == 20
+
+
+def test_a_mutation_that_fits_the_engine_no_more_is_not_a_catch() -> None:
+    broken = PLANTED["quorum-2f"]
+
+    def ill_fitting(patches: object) -> None:
+        patches.set(Membership, "quorum", property(lambda self: self.no_such_thing))  # type: ignore[attr-defined]
+
+    found = hunt(type(broken)(broken.name, broken.what, ill_fitting, broken.setting, 1))
+    assert not found.caught
+    assert "AttributeError" in found.by
+
+
+def test_the_table_is_written_between_its_marks() -> None:
+    rows = [
+        Caught("one", caught=True, seeds=3, seconds=1.25, by="Violation: a|b"),
+        Caught("two", caught=False, seeds=9, seconds=0.0, by=""),
+    ]
+    page = write_table(f"before\n{BEGIN}\nold\n{END}\nafter\n", rows, "abc1234")
+    assert "| one | yes | 3 | 1.2 | Violation: a/b |" in page
+    assert "| two | **no** | 9 | 0.0 |  |" in page
+    assert "abc1234" in page
+    assert "old" not in page
+    assert page.startswith("before\n")
+    assert page.endswith("after\n")
+
+
+def test_the_page_lists_every_planted_bug() -> None:
+    table = ASSURANCE.read_text().split(BEGIN, 1)[1].split(END, 1)[0]
+    missing = [name for name in PLANTED if f"| {name} | yes |" not in table]
+    assert not missing, "write it anew: dwcp sim planted --write docs/assurance.md"

@@ -1,56 +1,91 @@
-"""Simulated lives: fixed seeds here, long campaigns by `dwcp sim --count`."""
+"""Simulated lives: fixed seeds here, long campaigns by `dwcp sim campaign`."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 
 import pytest
 
+from dwcp_replica.sim.campaign import Failed, campaign
+from dwcp_replica.sim.planting import Setting
+from dwcp_replica.sim.registry import LIARS
 from dwcp_replica.sim.run import Report, Simulation, simulate
-from dwcp_replica.sim.strategies import STRATEGIES
+from dwcp_replica.sim.scenario import Amnesia, Crash, Cut, Fault, Full, Lose, Rot, Slow, derive
 
 
 @pytest.mark.parametrize(
-    "first", [1, 21, *(pytest.param(f, marks=pytest.mark.slow) for f in range(41, 181, 20))]
+    "first", [1, 41, *(pytest.param(f, marks=pytest.mark.slow) for f in range(100, 400, 25))]
 )
 def test_fixed_seeds(first: int) -> None:
-    reports = [simulate(seed) for seed in range(first, first + 20)]
+    reports = [simulate(seed) for seed in range(first, first + 25)]
     assert all(report.operations == 20 for report in reports)
-    assert sum(report.views > 1 for report in reports) > 5, "the faults must bite"
-    assert sum(report.crashes > 0 for report in reports) > 5
+    assert sum(report.views > 1 for report in reports) > 15, "the faults must bite"
+    assert sum(report.crashes > 0 for report in reports) > 15
 
 
 @pytest.mark.slow
-def test_new_seeds() -> None:
-    """Lives that nobody has seen: a failure names its seed, and that is the bug report."""
-    for _ in range(int(os.environ.get("DWCP_SIM_SEEDS", "200"))):
-        seed = secrets.randbits(32)
-        print(f"replay: dwcp sim --seed {seed}")
-        assert simulate(seed).operations == 20
+def test_a_campaign_of_lives_that_nobody_has_seen() -> None:
+    """A failure names its seed, and that is the bug report."""
+    seconds = float(os.environ.get("DWCP_SIM_SECONDS", "60"))
+    began_s = time.monotonic()
+    failures: list[Failed] = []
+    summary = campaign(
+        secrets.randbits(32), lambda _: time.monotonic() - began_s > seconds, failures.append
+    )
+    print(f"{summary.runs} lives, {summary.recovered_ms_max} virtual ms at most to recover")
+    assert not failures, [f"{failed.what}\nreplay: {failed.replay}" for failed in failures]
+    assert summary.with_crash_or_view_change > 0.9 * summary.runs
 
 
 def test_a_seed_fixes_everything() -> None:
     """Bytes hash differently in every process, so order must never come from a set."""
-    first, second = simulate(7), simulate(7)
-    assert first == second
+    assert simulate(7) == simulate(7)
+
+
+def test_every_seed_has_a_crash_or_a_silent_primary() -> None:
+    for seed in range(200):
+        assert isinstance(derive(seed).faults[0], Crash | Cut)
+
+
+def test_every_lie_and_fault_is_drawn_and_never_more_than_f_are_faulty() -> None:
+    lives = [derive(seed) for seed in range(800)]
+    assert {lie for life in lives for lie in life.liars.values()} == set(LIARS)
+    kinds = {type(fault) for life in lives for fault in life.faults}
+    assert kinds == {Crash, Cut, Slow, Full, Lose, Rot, Amnesia}
+    assert all(len(life.faulty) <= (life.n - 1) // 3 for life in lives)
+
+
+def test_leaving_a_fault_out_changes_no_other_choice() -> None:
+    assert derive(5).faults == derive(5, operations=3).faults
+    assert derive(5).liars == derive(5, operations=3).liars
 
 
 @pytest.mark.parametrize("n", [4, 7])
 def test_many_operations_cross_checkpoints(n: int) -> None:
-    report = simulate(11, n=n, operations=200)
+    life = Setting(n=n, operations=200, interval=10).scenario(11)
+    report = Simulation(life).run()
     assert report.operations == 200
+    assert report.executed >= 100
+
+
+@pytest.mark.parametrize("n", [10, pytest.param(13, marks=pytest.mark.slow)])
+def test_larger_clusters(n: int) -> None:
+    assert simulate(3, n=n, operations=6).operations == 6
 
 
 def life_with_liars(strategy: str, n: int, seed: int) -> tuple[Report, Simulation]:
-    """A life in which the last f members lie in one way."""
-    liars = dict.fromkeys(range(n - (n - 1) // 3, n), strategy)
-    life = Simulation(seed, n, liars=liars)
+    """A life in which the last f members lie in one way, or the first."""
+    f = (n - 1) // 3
+    first = 0 if seed % 2 else n - f
+    liars = dict.fromkeys(range(first, first + f), strategy)
+    life = Simulation(Setting(n=n, liars=liars).scenario(seed))
     return life.run(), life
 
 
 @pytest.mark.parametrize("n", [4, pytest.param(7, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", sorted(LIARS))
 def test_every_strategy_is_outlived(strategy: str, n: int) -> None:
     for seed in range(3):
         report, _ = life_with_liars(strategy, n, seed)
@@ -58,6 +93,34 @@ def test_every_strategy_is_outlived(strategy: str, n: int) -> None:
 
 
 def test_a_client_names_the_member_that_answers_wrongly() -> None:
-    _, life = life_with_liars("wrong-replies", 4, 5)
+    _, life = life_with_liars("wrong-replies", 4, 6)
     named = set().union(*(client.session.lies for client in life.clients))
     assert named == {3}
+
+
+def test_an_equivocator_is_convicted_and_nobody_else() -> None:
+    found = [life_with_liars("equivocate", 4, seed)[1] for seed in (1, 3, 5)]
+    convicted = {
+        proof.member
+        for life in found
+        for host in life.hosts
+        if host.honest
+        for proof in host.core.standing().evidence
+    }
+    assert convicted == {0}
+
+
+@pytest.mark.parametrize("tail", [True, False])
+def test_a_damaged_log_makes_a_replica_mute_and_it_still_learns(tail: bool) -> None:
+    faults: tuple[Fault, ...] = (Rot(2, 500, 100, tail=tail),)
+    life = Simulation(Setting(n=4, liars={}, faults=faults).scenario(4))
+    life.run()
+    standing = life.hosts[2].core.standing()
+    assert standing.mute == f"damaged {'tail' if tail else 'middle'}"
+    assert standing.applied == life.hosts[0].core.standing().applied > 0
+
+
+def test_a_member_without_its_volume_does_not_come_back() -> None:
+    life = Simulation(Setting(n=4, liars={}, faults=(Amnesia(0, 300),)).scenario(4))
+    assert life.run().operations == 20
+    assert not life.hosts[0].up

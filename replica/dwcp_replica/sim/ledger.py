@@ -1,0 +1,175 @@
+"""What one honest member has promised: what its disk ever held, and what it has signed.
+
+Nothing may leave before what it depends on is durable, and nothing that was signed may ever be
+contradicted, not even after a crash (epochs.md, Invariants). A ledger outlives crashes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dwcp.wire.peer import (
+    CheckpointVote,
+    Commit,
+    DoubleVote,
+    Equivocation,
+    Header,
+    NewView,
+    PeerMessage,
+    Prepare,
+    PrePrepare,
+    ViewChange,
+)
+from dwcp_replica.core.effects import (
+    CertificateRecord,
+    ElectionRecord,
+    EntryRecord,
+    EvidenceRecord,
+    Record,
+    ViewChangeRecord,
+)
+from dwcp_replica.core.state import IN_FLIGHT_MAX
+
+Place = tuple[int, bytes]
+"""An index of the chain and the hash that stands there."""
+
+
+class BrokenPromiseError(Exception):
+    """The message says what was promised."""
+
+
+class Ledger:
+    """The promises of one member. `window` is how far above its checkpoint it may vote."""
+
+    def __init__(self, window: int) -> None:
+        self.entries: set[bytes] = set()
+        self.certified: set[Place] = set()
+        self.changes: dict[int, bytes] = {}
+        self.states: dict[int, bytes] = {}
+        self.stable = 0
+        self._window = window
+        self._elections: set[bytes] = set()
+        self._evidence: set[bytes] = set()
+        self._log: dict[int, tuple[bytes, int]] = {}
+        self._top = 0
+        self._cc: dict[int, int] = {}
+        self._first: dict[int, int] = {}
+        self._votes: dict[tuple[str, int, int], bytes] = {}
+        self._asked = 0
+        self._led: dict[int, int] = {}
+
+    # --- what became durable -------------------------------------------------------------------
+
+    def durable(self, record: Record) -> None:
+        """The disk holds a record."""
+        match record:
+            case EntryRecord(entry):
+                self._entry(entry.header)
+            case CertificateRecord(certificate):
+                header = certificate.header
+                if certificate.kind == "prepare":
+                    self._cc[header.term] = max(self._cc.get(header.term, 0), header.index)
+                elif certificate.kind == "checkpoint":
+                    self.stable = max(self.stable, header.index)
+                self._certify(header.index, header.hash())
+            case ViewChangeRecord(change):
+                self.changes[change.view] = msgspec.msgpack.encode(change)
+            case ElectionRecord(election):
+                self._elections.add(election.digest())
+            case EvidenceRecord(proof):
+                self._evidence.add(msgspec.msgpack.encode(proof))
+
+    def _entry(self, header: Header) -> None:
+        hash_ = header.hash()
+        for index in range(header.index + 1, self._top + 1):
+            self._log.pop(index, None)
+        below = self._log.get(header.index - 1)
+        if below is None or below[1] != header.term:
+            self._first[header.term] = header.index
+        self._top = header.index
+        self._log[header.index] = (hash_, header.term)
+        self.entries.add(hash_)
+
+    def _certify(self, index: int, hash_: bytes) -> None:
+        held = self._log.get(index)
+        if held is None or held[0] != hash_:
+            return
+        while held is not None and (index, held[0]) not in self.certified:
+            self.certified.add((index, held[0]))
+            index -= 1
+            held = self._log.get(index)
+
+    # --- what is sent ----------------------------------------------------------------------------
+
+    def sent(self, message: PeerMessage, life: int, *, mute: bool) -> None:
+        """A message leaves. Raises BrokenPromiseError when it must not."""
+        if mute:  # it may pass proofs on, and say nothing of its own
+            if isinstance(message, PrePrepare | Prepare | Commit | CheckpointVote | ViewChange):
+                raise BrokenPromiseError(f"a mute replica signed {type(message).__name__}")
+            return
+        match message:
+            case PrePrepare(entry):
+                self._leads(entry.header, life)
+            case NewView(election, first):
+                self._backed(election.digest() in self._elections, "NEW-VIEW", "its election")
+                self._backed(first.header.hash() in self.entries, "NEW-VIEW", "its first entry")
+            case Prepare(header, _, _):
+                self._vote("prepare", header)
+                self._backed(header.hash() in self.entries, "PREPARE", "its entry")
+                self._within(header)
+            case Commit(header, _, _):
+                self._vote("commit", header)
+                covered = self._cc.get(header.term, 0) >= header.index
+                self._backed(covered and header.hash() in self.entries, "COMMIT", "its CC")
+            case ViewChange():
+                self._change(message)
+            case CheckpointVote(header, state, _, _):
+                self._one("checkpoint", 0, header.index, state)
+                executed = self.states.get(header.index) == state
+                self._backed(executed, "CHECKPOINT", "an execution with this digest")
+            case Equivocation() | DoubleVote():
+                shown = msgspec.msgpack.encode(message) in self._evidence
+                self._backed(shown, "EVIDENCE", "the proof")
+
+    def _leads(self, header: Header, life: int) -> None:
+        self._one("append", header.term, header.index, header.hash())
+        self._backed(header.hash() in self.entries, "PRE-PREPARE", "its entry")
+        self._within(header)
+        self._not_below(header.term, "PRE-PREPARE")
+        if self._led.setdefault(header.term, life) != life:
+            raise BrokenPromiseError(f"led view {header.term} on after a restart")
+
+    def _vote(self, kind: str, header: Header) -> None:
+        self._one(kind, header.term, header.index, header.hash())
+        self._not_below(header.term, kind)
+
+    def _change(self, change: ViewChange) -> None:
+        encoded = msgspec.msgpack.encode(change)
+        held = self.changes.get(change.view)
+        self._backed(held is not None, "VIEW-CHANGE", "itself")
+        if held != encoded:
+            raise BrokenPromiseError(f"another VIEW-CHANGE for view {change.view}")
+        self._not_below(change.view, "VIEW-CHANGE")
+        self._asked = max(self._asked, change.view)
+
+    def _one(self, kind: str, term: int, index: int, what: bytes) -> None:
+        if self._votes.setdefault((kind, term, index), what) != what:
+            raise BrokenPromiseError(f"signed two {kind}s for term {term}, index {index}")
+
+    def _not_below(self, term: int, what: str) -> None:
+        if term < self._asked:
+            raise BrokenPromiseError(
+                f"signed a {what} of view {term} after asking for {self._asked}"
+            )
+
+    def _within(self, header: Header) -> None:
+        """Below the high water mark; the first entries of a view stand where recover says."""
+        first = self._first.get(header.term, 1)
+        high = max(self.stable + self._window, first + IN_FLIGHT_MAX)
+        if header.index > high:
+            raise BrokenPromiseError(f"index {header.index} is above the high water mark {high}")
+
+    @staticmethod
+    def _backed(holds: bool, what: str, by: str) -> None:
+        if not holds:
+            raise BrokenPromiseError(f"{what} was sent before {by} was durable")

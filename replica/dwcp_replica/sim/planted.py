@@ -1,0 +1,128 @@
+"""The list of planted bugs: each must be caught, within its seeds, in the lives named here.
+
+Where a bug shows only under a certain lie or fault the lives are narrowed to it, so that a hunt
+takes seconds; a campaign draws the same lies and faults by itself, only more rarely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from dwcp_replica.sim import bugs, lapses
+from dwcp_replica.sim.planting import Patches, Planted, Setting
+from dwcp_replica.sim.scenario import FAULTS_MS, Amnesia, Crash, Cut, Lose, Rot
+from dwcp_replica.sim.world import Link
+
+ANY: Final = Setting()
+FOUR: Final = Setting(n=4)
+HONEST: Final = Setting(n=4, liars={})
+RESTARTS: Final = Setting(
+    n=4, liars={}, faults=(Crash(0, 300, 60), Crash(1, 900, 60), Crash(2, 1500, 60))
+)
+
+
+def lying(lie: str, member: int = 0, interval: int | None = None, n: int = 4) -> Setting:
+    """Lives with one liar, and the seed's faults."""
+    return Setting(n=n, liars={member: lie}, interval=interval)
+
+
+def lying_then_replaced(lie: str) -> Setting:
+    """The liar leads, then the second primary falls silent too: terms 1, 2 and 3 meet."""
+    return Setting(
+        n=4,
+        liars={0: lie},
+        faults=(Cut((0,), 500, 500), Crash(0, 1100, 100), Cut((1,), 1400, 900), Crash(1, 2350, 50)),
+    )
+
+
+CHECKPOINTS_LOST: Final = Setting(
+    n=4,
+    operations=80,
+    interval=2,
+    liars={},
+    faults=tuple(Lose(m, 1, FAULTS_MS, "CheckpointVote") for m in (0, 1, 2, 3)),
+    weather=Link(),
+)
+LAGGARD: Final = Setting(n=4, liars={0: "lying-catch-up"}, faults=(Crash(3, 100, 900),))
+MUTED: Final = Setting(n=4, liars={}, faults=(Rot(1, 400, 50, tail=True), Crash(0, 1200, 900)))
+CENSORED: Final = Setting(n=4, liars={0: "censor"}, faults=())
+FAIR_LOSS: Final = Setting(
+    n=4,
+    liars={},
+    faults=(Amnesia(3, 50), Crash(0, 400, 1200), Lose(1, 1, FAULTS_MS, "ViewChange")),
+    weather=Link(1, 80, 0.2),
+)
+
+_LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = (
+    ("quorum-2f", bugs.quorum_2f, ANY, 20),
+    ("quorum-4-at-7", bugs.quorum_4_at_7, Setting(n=7), 20),
+    ("votes-without-digest", bugs.votes_without_digest, lying("lie"), 60),
+    (
+        "checkpoint-votes-without-digest",
+        bugs.checkpoint_votes_without_digest,
+        lying("corrupt-digest", 1, 2),
+        60,
+    ),
+    ("votes-of-strangers", bugs.votes_of_strangers, lying("forge", 2), 30),
+    ("votes-in-any-name", bugs.votes_in_any_name, lying("forge", 2), 30),
+    ("primary-votes-twice", bugs.primary_votes_twice, lying("lie"), 60),
+    ("final-after-one-round", bugs.final_after_one_round, ANY, 30),
+    ("commit-without-cc", bugs.commit_without_cc, ANY, 20),
+    ("replies-before-final", bugs.executes_at_prepared, ANY, 30),
+    ("second-proposal-replaces-first", bugs.second_proposal_replaces_the_first, lying("lie"), 60),
+    ("unverified-headers", bugs.unverified_headers, lying("impostor", 2), 30),
+    ("unverified-clients", bugs.unverified_clients, lying("forged-envelopes"), 30),
+    ("unverified-bodies", bugs.unverified_bodies, lying("swapped-bodies", 0, 2), 30),
+    ("catch-up-without-certificate", bugs.catch_up_without_certificate, LAGGARD, 60),
+    ("catch-up-without-digest", bugs.catch_up_without_digest, LAGGARD, 100),
+    ("stale-checkpoint-accepted", bugs.stale_checkpoint_accepted, Setting(n=4, interval=2), 30),
+    ("unbounded-water-mark", bugs.unbounded_water_mark, CHECKPOINTS_LOST, 10),
+    ("unproven-guilt", bugs.unproven_guilt, lying("forge", 2), 30),
+    ("two-views-are-two-faces", bugs.two_views_are_two_faces, ANY, 100),
+    ("evidence-not-durable", bugs.evidence_not_durable, lying("equivocate"), 30),
+    ("skipped-fsync", lapses.skipped_fsync, ANY, 20),
+    ("forgetful-disk", lapses.forgetful_disk, RESTARTS, 200),
+    ("entry-not-durable", lapses.entry_not_durable, ANY, 20),
+    ("cc-not-durable", lapses.cc_not_durable, ANY, 20),
+    ("view-change-not-durable", lapses.view_change_not_durable, ANY, 20),
+    ("view-change-made-anew", lapses.view_change_made_anew, FOUR, 200),
+    ("restart-resumes-its-view", lapses.restart_resumes_its_view, RESTARTS, 60),
+    ("mute-is-ignored", lapses.mute_is_ignored, MUTED, 30),
+    ("new-view-drops-prepared", lapses.new_view_drops_prepared, ANY, 100),
+    ("recover-by-length-first", lapses.recover_by_length_first, lying_then_replaced("ghost"), 150),
+    ("recover-without-cc", lapses.recover_without_cc, lying_then_replaced("ghost"), 150),
+    (
+        "recover-without-checkpoints",
+        lapses.recover_without_checkpoints,
+        replace(lying_then_replaced("ghost"), interval=2, operations=60),
+        150,
+    ),
+    ("view-change-hides-cc", lapses.view_change_hides_cc, lying_then_replaced("ghost"), 150),
+    ("view-change-quorum-2f", lapses.view_change_quorum_2f, HONEST, 60),
+    ("view-changes-unverified", lapses.view_changes_unverified, lying("bad-new-view", 1), 60),
+    ("new-view-starts-anywhere", lapses.new_view_starts_anywhere, lying("bad-new-view", 1), 60),
+    (
+        "bodies-unchecked-in-new-view",
+        lapses.bodies_unchecked_in_new_view,
+        lying_then_replaced("ghost"),
+        100,
+    ),
+    ("votes-below-the-view-asked-for", lapses.votes_below_the_view_asked_for, ANY, 30),
+    ("execution-out-of-order", lapses.execution_out_of_order, ANY, 60),
+    ("repetitions-executed", lapses.repetitions_executed, lying("repeat"), 30),
+    ("sessions-lost-at-restart", lapses.sessions_lost_at_restart, RESTARTS, 30),
+    ("stale-reads", bugs.stale_reads, ANY, 30),
+    ("lost-writes", bugs.lost_writes, ANY, 30),
+    ("one-reply-is-enough", bugs.one_reply_is_enough, lying("wrong-replies", 2), 30),
+    ("primary-never-suspected", lapses.primary_never_suspected, lying("silent"), 5),
+    ("waiting-requests-unwatched", lapses.waiting_requests_unwatched, CENSORED, 10),
+    ("view-change-never-resent", lapses.view_change_never_resent, FAIR_LOSS, 40),
+)
+
+PLANTED: Final = {
+    name: Planted(name, (plant.__doc__ or "").strip(), plant, setting, seeds)
+    for name, plant, setting, seeds in _LIST
+}
+"""By name."""
