@@ -16,7 +16,6 @@ from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.sim.host import WALL_START_MS, Host
 from dwcp_replica.sim.world import World
 
-
 RETRY_MS = 300
 """Shorter than a real client's, as the members' timeouts are: what is lost is asked for soon."""
 
