@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import os
+
 import psutil
 
 
 def _find(*words: str) -> list[psutil.Process]:
-    """Processes whose command line has these words in this order, one after the other."""
+    """Contained processes whose command line has these words, one after the other.
+
+    A cluster of local processes may run beside the sandbox, under the same names.
+    """
     found = []
     for process in psutil.process_iter():
         try:
             line = process.cmdline()
-        except psutil.Error:
+            contained = _files_of(process.pid) != _files_of(os.getpid())
+        except (psutil.Error, OSError):
             continue
         spans = (line[i : i + len(words)] for i in range(len(line)))
-        if any(tuple(span) == words for span in spans):
+        if contained and any(tuple(span) == words for span in spans):
             found.append(process)
     return found
+
+
+def _files_of(pid: int) -> str:
+    """The mount namespace: a container has one of its own."""
+    return os.readlink(f"/proc/{pid}/ns/mnt")
 
 
 def replica(namespace: str, name: str) -> psutil.Process:

@@ -347,7 +347,8 @@ class Ghost(Liar):
             return change
         at = self.random.choice((places[0], places[-1], places[-1], self.random.choice(places)))
         log = list(change.log[:at])
-        for _ in range(self.random.choice(self.LENGTHS)):
+        hidden = len(change.log) - at if self.random.random() < 0.5 else 0
+        for _ in range(hidden + self.random.choice(self.LENGTHS)):
             log.append(self._next(log[-1] if log else None))
         kept = change.cc is not None and change.cc.header.index <= at
         cc = change.cc if kept and not change.branch else None

@@ -96,7 +96,7 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
     (
         "recover-without-checkpoints",
         lapses.recover_without_checkpoints,
-        replace(lying_then_replaced("ghost"), interval=2, operations=60),
+        replace(lying_then_replaced("ghost"), interval=2),
         150,
     ),
     ("view-change-hides-cc", lapses.view_change_hides_cc, lying_then_replaced("ghost"), 150),
