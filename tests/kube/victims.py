@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import psutil
 
@@ -27,7 +28,7 @@ def _find(*words: str) -> list[psutil.Process]:
 
 def _files_of(pid: int) -> str:
     """The mount namespace: a container has one of its own."""
-    return os.readlink(f"/proc/{pid}/ns/mnt")
+    return str(Path(f"/proc/{pid}/ns/mnt").readlink())
 
 
 def replica(namespace: str, name: str) -> psutil.Process:
