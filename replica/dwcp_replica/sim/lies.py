@@ -57,6 +57,10 @@ class Equivocate(Liar):
 class Lie(Equivocate):
     """Equivocates, votes for both sides, and answers clients wrongly."""
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._voted: set[tuple[type[PeerMessage], bytes]] = set()
+
     def split(self, first: PeerMessage, second: PeerMessage) -> list[Outbound]:
         """Sometimes everybody hears both, in either order."""
         if self.random.random() < 0.5:
@@ -66,8 +70,12 @@ class Lie(Equivocate):
         return [Outbound(EVERYONE, message) for message in both]
 
     def hear(self, _sender: int, message: PeerMessage) -> bool:
-        """Vote for whatever anybody votes for."""
-        if isinstance(message, Prepare | Commit) and message.header.epoch == 0:
+        """Vote for whatever anybody votes for, once."""
+        if not isinstance(message, Prepare | Commit):
+            return True
+        vote = (type(message), message.header.hash())
+        if vote not in self._voted:
+            self._voted.add(vote)
             self.shout(self.vote(type(message), message.header, self.me))
         return True
 
@@ -131,10 +139,12 @@ class Forge(Liar):
 class Impostor(Liar):
     """Proposes although it does not lead: headers with its own signature or none."""
 
-    def hear(self, _sender: int, message: PeerMessage) -> bool:
-        """Answer each proposal with its continuation."""
+    def hear(self, sender: int, message: PeerMessage) -> bool:
+        """Answer each proposal of the primary with its continuation."""
         if isinstance(message, PrePrepare) and not self.leads(message.entry.header.term):
             header = message.entry.header
+            if sender != self.genesis.primary(header.term):
+                return True  # two impostors would answer each other for ever
             batch = msgspec.structs.replace(decode_batch(message.entry.body))
             for index, prev in ((header.index, header.prev), (header.index + 1, header.hash())):
                 later = msgspec.structs.replace(batch, stamp_ms=batch.stamp_ms + 1)
