@@ -57,10 +57,10 @@ test: lint ## all tests (what CI runs); those on real Kubernetes need root
 
 long: lint ## larger counts: 100,000 mutated frames a kind, 5,000 new lives (half an hour)
 	@DWCP_FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 3600 tests/replica/core/test_fuzz.py
-	@$(BIN)/dwcp sim --count 5000 2>/dev/null | tail -n 1
+	@$(BIN)/dwcp sim campaign --seconds 1500
 
-sim: setup ## a hundred new simulated lives
-	@$(BIN)/dwcp sim --count 100
+sim: setup ## a minute of new simulated lives
+	@$(BIN)/dwcp sim campaign --seconds 60
 
 generate: setup-dev ## write generated files (CRDs, reference pages, traces) anew
 	@$(BIN)/python -m dwcp_operator.crds > crds/dwcpclusters.yaml
