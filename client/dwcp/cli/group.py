@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "get": Lazy("dwcp.cli.data", "get", "Read a key, or all keys with a prefix."),
     "del": Lazy("dwcp.cli.data", "delete", "Delete a key, or all keys with a prefix."),
     "evidence": Lazy("dwcp.cli.evidence", "evidence", "Show, export and check proofs of lies."),
+    "predict": Lazy("dwcp.cli.predict", "predict", "Predict the latency of a cluster to be."),
     "demo": Lazy("dwcp.cli.demo", "demo", "Watch four replicas agree, one killed, one lying."),
     "sim": Lazy("dwcp.cli.sim", "sim", "Run the simulator, or replay a seed."),
 }
