@@ -111,6 +111,7 @@ class Store:
         self._genesis = genesis.hash()
         self.applied_index = genesis.start_index
         self.stamp_ms = 0
+        self._in_entry = False
 
     @property
     def revision(self) -> int:
@@ -119,11 +120,20 @@ class Store:
 
     def apply(self, index: int, batch: Batch) -> tuple[Outcome, ...]:
         """Execute the batch of log entry `index`: one outcome per envelope, in order."""
+        return tuple(self.steps(index, batch))
+
+    def steps(self, index: int, batch: Batch) -> Iterator[Outcome]:
+        """As `apply`, one envelope for each outcome taken, so that a caller can do others' work
+        in between. It must be taken to its end before `digest` and before the next entry."""
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
+        assert not self._in_entry, f"entry {index} before the last one was executed to its end"
         self.applied_index = index
         self.stamp_ms = max(self.stamp_ms, batch.stamp_ms)
         self._sessions.collect(self.stamp_ms)
-        return tuple(self._execute(envelope) for envelope in batch.envelopes)
+        self._in_entry = True
+        for envelope in batch.envelopes:
+            yield self._execute(envelope)
+        self._in_entry = False
 
     def lookup(self, envelope: Envelope, body: EnvelopeBody) -> Outcome | Refusal | None:
         """The answer, if it was executed; a refusal, if it never will be; None when unsure.
@@ -154,6 +164,7 @@ class Store:
 
     def digest(self) -> bytes:
         """The digest of all replicated state; its cost follows the changes since the last call."""
+        assert not self._in_entry, "the state is digested where an entry ends"
         for identifier, record in self._keys.drain_changes():
             self._digest.update(identifier, record)
         for identifier, record in self._sessions.drain_changes():

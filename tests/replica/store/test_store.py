@@ -281,3 +281,20 @@ def test_lookup_is_unsure_of_what_is_new() -> None:
     session = driver.open()
     assert driver.lookup(envelope(session, 1, PUT)) is None
     assert ALICE.public_key != BOB.public_key
+
+
+def test_an_entry_in_steps_is_executed_as_at_once() -> None:
+    whole, stepped = Driver(), Driver()
+    for driver in (whole, stepped):
+        driver.open()
+    items = (envelope(1, 1, PutRequest(b"a")), envelope(1, 2, RangeRequest(b"a")))
+    batch = Batch(NOW_MS, items)
+    steps = stepped.store.steps(2, batch)
+    outcomes = [next(steps)]
+    with pytest.raises(AssertionError, match="where an entry ends"):
+        stepped.store.digest()
+    with pytest.raises(AssertionError, match="to its end"):
+        next(stepped.store.steps(3, batch))
+    outcomes += steps
+    assert tuple(outcomes) == whole.store.apply(2, batch)
+    assert stepped.store.digest() == whole.store.digest()
