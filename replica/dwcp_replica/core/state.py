@@ -114,6 +114,7 @@ class Core:
     def _begin_view(self) -> None:
         """The view I am in or ask for, and what I hold for the next one."""
         self.view = 1
+        self._primary = (0, 0)  # of which view, and who
         self.active = True
         self.my_change: ViewChange | None = None
         self.new_view: NewView | None = None
@@ -154,7 +155,10 @@ class Core:
     @property
     def primary(self) -> int:
         """The member that leads the present view."""
-        return self.record.primary(self.view)
+        view, primary = self._primary
+        if view != self.view:
+            view, primary = self._primary = self.view, self.record.primary(self.view)
+        return primary
 
     @property
     def leads(self) -> bool:

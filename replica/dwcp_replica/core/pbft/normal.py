@@ -170,9 +170,9 @@ def on_prepare(core: Core, sender: int, message: Prepare) -> None:
 
 
 def on_commit(core: Core, sender: int, message: Commit) -> None:
-    """Count a commit."""
+    """Count a commit; it can make entries final, and no CC."""
     if count_vote(core, sender, message, core.commits):
-        settle(core)
+        check_final(core)
 
 
 def count_vote(core: Core, sender: int, message: Prepare | Commit, book: VoteBook) -> bool:

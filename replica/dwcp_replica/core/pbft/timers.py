@@ -46,33 +46,33 @@ def on_tick(core: Core) -> None:
 
 def overdue(core: Core) -> ViewChangeReason | None:
     """Why the present primary should be given up; None while it does its work."""
-    if core.primary in core.evidence and core.n - len(core.evidence) > core.f:
+    primary = core.primary
+    if primary in core.evidence and core.n - len(core.evidence) > core.f:
         return ViewChangeReason.EQUIVOCATION
-    limit = core.timeout_ms()
+    too_old_ms = core.now_ms - core.timeout_ms()
+    if primary == core.me or core.view_since_ms >= too_old_ms:
+        return None  # whatever waits, this primary has had the time since its view began
     oldest = core.pool.oldest_ms()
-    waits = [] if oldest is None else [max(oldest, core.view_since_ms)]
-    if core.log.last > core.final:
-        waits.append(max(core.progress_ms, core.view_since_ms))
-    if any(core.now_ms - since > limit for since in waits) and core.primary != core.me:
+    if oldest is not None and oldest < too_old_ms:
         return ViewChangeReason.TIMEOUT
-    if core.primary != core.me:
-        heard = max(core.heard_ms.get(core.primary, 0), core.view_since_ms)
-        if core.now_ms - heard > limit:
-            return ViewChangeReason.SILENT
+    if core.log.last > core.final and core.progress_ms < too_old_ms:
+        return ViewChangeReason.TIMEOUT
+    if core.heard_ms.get(primary, 0) < too_old_ms:
+        return ViewChangeReason.SILENT
     return None
 
 
 def deadline_ms(core: Core) -> int:
     """When the next tick matters."""
-    due = [core.heartbeat_ms]
-    limit = core.timeout_ms()
-    if not core.active and core.change_timer_ms is not None:
-        due.append(core.change_timer_ms + limit + 1)
-    if core.active and core.primary != core.me:
-        oldest = core.pool.oldest_ms()
-        if oldest is not None:
-            due.append(max(oldest, core.view_since_ms) + limit + 1)
-    return max(core.now_ms, min(due))
+    due = core.heartbeat_ms
+    waits_since = core.change_timer_ms
+    if core.active:
+        waits_since = core.pool.oldest_ms() if core.primary != core.me else None
+        if waits_since is not None:
+            waits_since = max(waits_since, core.view_since_ms)
+    if waits_since is not None:
+        due = min(due, waits_since + core.timeout_ms() + 1)
+    return max(core.now_ms, due)
 
 
 def heartbeat(core: Core) -> None:
