@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from dwcp_operator.agreement import Agreement, agreement, verified_reports
+from dwcp_operator.plan.agreement import (
+    Agreement,
+    agreement,
+    good_members,
+    verified_reports,
+)
 from dwcp_operator.plan.observed import Desired, Observed
 from dwcp_operator.plan.quorum import faulty_max, quorum
 from dwcp_operator.plan.steps import (
@@ -90,15 +95,8 @@ def situation(desired: Desired, observed: Observed, steps: tuple[Step, ...]) -> 
     """Look at what is seen, once."""
     reports = verified_reports(observed)
     agreed = agreement(reports, len(desired.members))
-    good = tuple(
-        name
-        for name in desired.members
-        if name in reports
-        and reports[name].ready
-        and (reports[name].epoch, reports[name].view) == (agreed.epoch, agreed.view)
-        and name not in agreed.faulty
-    )
-    return Situation(desired, observed, steps, agreed, good)
+    good = good_members(desired.members, reports, agreed)
+    return Situation(desired, observed, steps, agreed, tuple(sorted(good)))
 
 
 def conditions(

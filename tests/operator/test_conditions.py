@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dwcp_operator.agreement import agreement
+from dwcp_operator.plan.agreement import agreement
 from dwcp_operator.conditions import conditions, situation
 from dwcp_operator.plan import (
     Desired,

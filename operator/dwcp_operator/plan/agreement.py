@@ -96,3 +96,17 @@ def _state_mismatches(reports: Mapping[str, Report], enough: int) -> dict[str, s
         for name, (index, state) in sorted(states.items())
         if agreed.get(index, state) != state
     }
+
+
+def good_members(
+    names: Iterable[str], reports: Mapping[str, Report], agreed: Agreement
+) -> set[str]:
+    """Members that vote in the agreed view and against which nothing is known."""
+    return {
+        name
+        for name in names
+        if name in reports
+        and reports[name].ready
+        and (reports[name].epoch, reports[name].view) == (agreed.epoch, agreed.view)
+        and name not in agreed.faulty
+    }
