@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from dwcp_operator.plan.agreement import agreement
 from dwcp_operator.conditions import conditions, situation
 from dwcp_operator.plan import (
     Desired,
@@ -22,6 +21,7 @@ from dwcp_operator.plan import (
     WaitFor,
     WaitReason,
 )
+from dwcp_operator.plan.agreement import agreement
 from dwcp_operator.resources import CONDITION_TYPES, Condition
 from dwcp_operator.status import cluster_status
 
