@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+QUICK := -m "not slow and not processes and not kube"
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
@@ -50,10 +51,11 @@ lint: setup-dev ## ruff and mypy --strict
 	@$(BIN)/mypy
 
 check: lint ## the quick part of the tests, under 90 s
-	@$(BIN)/pytest -q -m "not slow and not processes and not kube"
+	@$(BIN)/pytest -q -n auto $(QUICK)
 
 test: lint ## all tests (what CI runs); those on real Kubernetes need root
-	@$(BIN)/pytest -q --durations=15
+	@$(BIN)/pytest -q -n auto $(QUICK)
+	@$(BIN)/pytest -q --durations=15 -m "slow or processes or kube"
 
 long: lint ## larger counts: 100,000 mutated frames a kind, 5,000 new lives (half an hour)
 	@DWCP_FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 3600 tests/replica/core/test_fuzz.py

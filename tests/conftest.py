@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,23 @@ def conformance() -> Path:
             pytest.fail("../shared/conformance is missing, and in CI a skip is a failure")
         pytest.skip("../shared/conformance is not there: independent cases are not run")
     return folder
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Show a line at the end of the run, whichever process the test ran in."""
+    return lambda line: record_property("tell", line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = [
+        str(value)
+        for report in terminalreporter.getreports("passed")
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "tell"
+    ]
+    if lines:
+        terminalreporter.section("independent cases and counts")
+    for line in lines:
+        terminalreporter.write_line(line)
