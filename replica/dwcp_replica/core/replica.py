@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dwcp.wire.peer import (
-    Bodies,
     CheckpointVote,
-    Commit,
     DoubleVote,
-    Elections,
     Entries,
     Equivocation,
     Fetch,
-    FetchBodies,
     FetchElections,
-    Forward,
-    NewView,
     PeerMessage,
-    Prepare,
-    PrePrepare,
     Status,
-    ViewChange,
 )
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.core import catchup, checkpoints, election_book, evidence, restore
+from dwcp_replica.core.driver import Driver, Handler
 from dwcp_replica.core.effects import (
     Applied,
     EvidenceFound,
@@ -38,10 +30,12 @@ from dwcp_replica.core.effects import (
     Record,
     Submit,
     Tick,
-    ViewChangeReason,
 )
-from dwcp_replica.core.pbft import adoption, normal, timers, view_change
+from dwcp_replica.core.pbft import driver as pbft
 from dwcp_replica.core.state import Core
+
+DRIVERS: Final[dict[str, Callable[[], Driver]]] = {"pbft": pbft.driver}
+"""By the protocol that an epoch record names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +63,7 @@ class Standing:
 
 
 class Replica:
-    """PBFT over the chain core, for one epoch.
+    """The chain core with the driver that the record names, for one epoch.
 
     `records` is what the replica made durable before, in order. `mute` is the reason why it
     must not sign (a damaged log tail): it then learns and executes, and counts as one of f.
@@ -87,24 +81,16 @@ class Replica:
     ) -> None:
         self._core = Core(genesis, me, signer, verifier, mute)
         self._started = False
-        restore.replay(self._core, records)
-        self._handlers: dict[type[Any], Callable[[Core, int, Any], None]] = {
-            PrePrepare: normal.on_pre_prepare,
-            Prepare: normal.on_prepare,
-            Commit: normal.on_commit,
+        self._driver = DRIVERS[genesis.protocol]()
+        restore.replay(self._core, records, self._driver.resume)
+        self._handlers: dict[type[Any], Handler] = {
             CheckpointVote: checkpoints.on_checkpoint_vote,
-            ViewChange: view_change.on_view_change,
-            NewView: view_change.on_new_view,
-            Forward: timers.on_forward,
             Equivocation: evidence.on_evidence,
             DoubleVote: evidence.on_evidence,
-            Status: timers.on_status,
             Fetch: catchup.on_fetch,
             Entries: catchup.on_entries,
-            FetchBodies: adoption.on_fetch_bodies,
-            Bodies: view_change.on_bodies,
             FetchElections: election_book.on_fetch_elections,
-            Elections: view_change.on_elections,
+            **self._driver.handlers,
         }
 
     def step(self, event: Input) -> Ready:
@@ -119,7 +105,7 @@ class Replica:
 
     def deadline_ms(self) -> int | None:
         """When (core time, ms) the next Tick matters; None after a halt."""
-        return None if self._core.halted is not None else timers.deadline_ms(self._core)
+        return None if self._core.halted is not None else self._driver.deadline_ms(self._core)
 
     def standing(self) -> Standing:
         """Where this replica stands now."""
@@ -152,21 +138,20 @@ class Replica:
                 assert now_ms >= core.now_ms, f"time went back: {core.now_ms} -> {now_ms}"
                 core.now_ms, core.wall_ms = now_ms, wall_ms
                 if self._started:
-                    timers.on_tick(core)
+                    self._driver.on_tick(core)
                 else:
                     self._started = True
                     restore.begin(core)
+                    self._driver.begin(core)
             case Received(sender, message):
                 self._receive(sender, message)
             case Submit(envelope):
-                taken = core.pool.add(envelope, core.now_ms)
-                if taken and core.active and core.primary != core.me:
-                    core.send(core.primary, Forward((envelope,)))
+                if core.pool.add(envelope, core.now_ms):
+                    self._driver.submitted(core, envelope)
             case Applied(index, state):
                 checkpoints.on_applied(core, index, state)
             case HandOver():
-                if core.leads:
-                    view_change.start(core, view_change.next_view(core), ViewChangeReason.HANDOVER)
+                self._driver.hand_over(core)
 
     def _receive(self, sender: int, message: PeerMessage) -> None:
         core = self._core
@@ -174,33 +159,17 @@ class Replica:
             core.refuse(sender, message, "stranger")
             return
         core.heard_ms[sender] = core.now_ms
-        self._handlers[type(message)](core, sender, message)
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            core.refuse(sender, message, "protocol")  # of the other driver
+        else:
+            handler(core, sender, message)
 
     def _follow_up(self) -> None:
         """What any event may have made possible."""
-        core = self._core
-        if core.active and core.early:
-            self._replay_early()
-        if core.mute is None and core.active and core.primary in core.evidence:
-            reason = timers.overdue(core)
-            if reason is not None:
-                view_change.start(core, view_change.next_view(core), reason)
-        if core.leave_view:
-            core.leave_view = False
-            if core.active and core.mute is None:
-                view_change.start(core, view_change.next_view(core), ViewChangeReason.EQUIVOCATION)
-        normal.propose(core)
-        if core.out.persist:
-            core.save_final()
-
-    def _replay_early(self) -> None:
-        """Take the messages that had come before their view began here."""
-        core = self._core
-        early, core.early = core.early, {}
-        for sender in sorted(early):
-            for message in early[sender]:
-                if core.active:
-                    self._handlers[type(message)](core, sender, message)
+        self._driver.follow_up(self._core)
+        if self._core.out.persist:
+            self._core.save_final()
 
 
 __all__ = ["Replica", "Standing"]

@@ -1,15 +1,15 @@
 """After a crash: the engine's state from its durable records, and how it takes up work again.
 
-Only what was made durable is known. A replica goes on in the view that it had entered, or goes
-on asking for the one it had asked for; but it never goes on leading a view in which it had
-proposed (epochs.md, Restart), since it can not know what it had been about to do.
+Only what was made durable is known. How a replica takes its place among the others again is its
+driver's matter; but it never goes on leading a view or term in which it had proposed (epochs.md,
+Restart), since it can not know what it had been about to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from dwcp.wire.peer import Certificate, NewView
+from dwcp.wire.peer import Certificate
 from dwcp_replica.core import evidence
 from dwcp_replica.core.chain import Point, Slot
 from dwcp_replica.core.effects import (
@@ -22,18 +22,19 @@ from dwcp_replica.core.effects import (
     EvidenceRecord,
     Ready,
     Record,
-    ViewChangeReason,
     ViewChangeRecord,
 )
-from dwcp_replica.core.pbft import view_change
 from dwcp_replica.core.state import Core
 
 STARTING_TIMEOUTS = 2
 """How many timeouts longer a replica that has just started waits to hear from a primary."""
 
 
-def replay(core: Core, records: Iterable[Record]) -> None:
-    """Bring the engine to where its records left it; emits only what must be executed again."""
+def replay(core: Core, records: Iterable[Record], resume: Callable[[Core, int], None]) -> None:
+    """Bring the engine to where its records left it; emits only what must be executed again.
+
+    `resume` is the driver's part: it is given the view that was entered last.
+    """
     entered = 1
     finals: list[Certificate] = []
     for record in records:
@@ -59,7 +60,7 @@ def replay(core: Core, records: Iterable[Record]) -> None:
                 liar = evidence.proven_liar(core.membership, proof)
                 assert liar is not None, "a kept proof holds"
                 core.evidence[liar] = EvidenceFound(liar, evidence.kind_of(proof), proof)
-    resume_view(core, entered)
+    resume(core, entered)
     resume_log(core, finals)
     core.out = Ready(apply=core.out.apply)
 
@@ -75,22 +76,6 @@ def replay_certificate(core: Core, certificate: Certificate, finals: list[Certif
     if certificate.kind == "checkpoint":
         core.stable = certificate
         core.checkpoints[header.index] = certificate
-
-
-def resume_view(core: Core, entered: int) -> None:
-    """The view that I had entered, or the later one that I had asked for."""
-    core.view = entered
-    if core.my_change is not None and core.my_change.view > entered:
-        core.view = core.my_change.view
-        core.active = False
-        core.changes[core.me] = core.my_change
-    elif entered > 1 and core.entered_election is not None:
-        first = core.log.slot(core.view_start)
-        if first is not None and first.header.term == entered:
-            core.new_view = NewView(core.entered_election, first.entry)
-        else:
-            core.active = False  # the crash came between the certificate and the first entry
-    core.yield_to_log()
 
 
 def resume_log(core: Core, finals: list[Certificate]) -> None:
@@ -110,12 +95,9 @@ def resume_log(core: Core, finals: list[Certificate]) -> None:
 
 
 def begin(core: Core) -> None:
-    """The first tick: start every clock now, and give up a view that I had led."""
+    """The first tick: start every clock now. What was led before is the driver's matter."""
     core.view_since_ms = core.progress_ms = core.now_ms
     # connections to a process that is new take a while: others are not silent yet
     patience_ms = STARTING_TIMEOUTS * core.record.parameters.request_timeout_ms
     core.heard_ms = dict.fromkeys(range(core.n), core.now_ms + patience_ms)
     core.heartbeat_ms = core.now_ms
-    led_before = core.primary == core.me and core.log.tip.term == core.view
-    if led_before and core.active and core.mute is None:
-        view_change.start(core, core.view + 1, ViewChangeReason.RESTARTED)

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from dwcp.wire.peer import Prepare, ViewChange, vote_signing_bytes
-from dwcp_replica.core import elections, restore
+from dwcp_replica.core import elections
 from dwcp_replica.core import recover as recovery
 from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.chain import Branch, Slot
 from dwcp_replica.core.effects import EntryRecord, Record, ViewChangeReason, ViewChangeRecord
-from dwcp_replica.core.pbft import adoption, timers, view_change
+from dwcp_replica.core.pbft import adoption, restart, timers, view_change
 from dwcp_replica.core.pending import RequestPool
 from dwcp_replica.core.recover import Statement
 from dwcp_replica.core.replica import Replica
@@ -96,12 +96,7 @@ def view_change_made_anew(patches: Patches) -> None:
 
 def restart_resumes_its_view(patches: Patches) -> None:
     """A primary leads on after a crash as if nothing had happened."""
-
-    def begin(core: Core) -> None:
-        core.view_since_ms = core.progress_ms = core.heartbeat_ms = core.now_ms
-        core.heard_ms = dict.fromkeys(range(core.n), core.now_ms)
-
-    patches.set(restore, "begin", begin)
+    patches.set(restart, "begin", lambda _core: None)
 
 
 def mute_is_ignored(patches: Patches) -> None:
