@@ -30,7 +30,7 @@ from typing import Final, Literal
 import msgspec
 
 from dwcp.wire.envelope import Busy, Rejected, Reply, decode_results, reply_signing_bytes
-from dwcp.wire.operations import Failure, Result
+from dwcp.wire.operations import EnvelopeFailure, Result
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Verifier
 
@@ -46,7 +46,7 @@ RefusedReason = Literal[
 
 VOTES_PER_MEMBER_MAX: Final = 4
 ANSWER_DROPPED: Final = 15
-"""Code of the lone Failure with which an executed envelope is answered again, its results gone."""
+"""Code of the EnvelopeFailure that answers an executed envelope again, its results gone."""
 MIXED: Final = "mixed"
 """The reason of a rejection on whose reason no f+1 members agree."""
 
@@ -144,23 +144,24 @@ def contradict(one: Reply, other: Reply, *, read_only: bool) -> bool:
     """True when no honest replica can have signed one of the two answers to one request.
 
     An envelope is executed once at an index; one that writes, at one index only, while one that
-    only reads may be executed again later. A lone Failure may say that an envelope was refused
+    only reads may be executed again later. An EnvelopeFailure may say that the envelope was refused
     as a whole, which can happen at an index besides the one where it was executed; or that its
     results are dropped, which names the first index.
     """
     if content_of(one) == content_of(other):
         return False
-    failures = [_lone_failure(reply) for reply in (one, other)]
+    failures = [_envelope_failure(reply) for reply in (one, other)]
     if any(failure is not None and failure.code == ANSWER_DROPPED for failure in failures):
         return False
     return one.index == other.index or (not read_only and failures == [None, None])
 
 
-def _lone_failure(reply: Reply) -> Failure | None:
-    results = results_of(reply.results)
-    if results is not None and len(results) == 1 and isinstance(results[0], Failure):
-        return results[0]
-    return None
+def _envelope_failure(reply: Reply) -> EnvelopeFailure | None:
+    match results_of(reply.results):
+        case (EnvelopeFailure() as failure,):
+            return failure
+        case _:
+            return None
 
 
 class Collector:

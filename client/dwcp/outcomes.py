@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dwcp.wire.operations import DeleteRangeResponse, PutResponse, Result
+from dwcp.wire.operations import (
+    DeleteRangeResponse,
+    LeaseRevokeResponse,
+    PutResponse,
+    Result,
+    TxnResponse,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,9 @@ def writes(result: Result) -> int:
     match result:
         case PutResponse():
             return 1
-        case DeleteRangeResponse(deleted=deleted) if deleted > 0:
-            return 1
+        case DeleteRangeResponse(deleted=deleted) | LeaseRevokeResponse(deleted=deleted):
+            return int(deleted > 0)
+        case TxnResponse(responses=responses):
+            return max(map(writes, responses), default=0)
         case _:
             return 0

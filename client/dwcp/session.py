@@ -56,12 +56,12 @@ from dwcp.wire.envelope import (
 )
 from dwcp.wire.operations import (
     CloseSession,
-    Failure,
+    EnvelopeFailure,
     OpenSession,
     Operation,
-    RangeRequest,
     Result,
     SessionOpened,
+    reads_only,
 )
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
@@ -75,9 +75,9 @@ NEVER_EXECUTED: Final = {
 }
 """Reasons of Rejected that rest on the envelope's bytes alone, with the gRPC code for each."""
 
-ENVELOPE_FAILURES: Final = {5, 9, ANSWER_DROPPED}
-"""Codes with which the state machine refuses an envelope as a whole, and never an operation:
-the session is gone, the sequence number is used or too far ahead, the answer is dropped."""
+INDETERMINATE: Final = {5, 9, ANSWER_DROPPED}
+"""Codes of an EnvelopeFailure after which the envelope may have been executed all the same: the
+session is gone, the sequence number is used or too far ahead, the answer is dropped."""
 
 OPEN_ATTEMPTS_MAX: Final = 3
 BUSY_PATIENCE: Final = 3
@@ -322,7 +322,7 @@ class SessionCore:
         request = envelope.digest()
         assert request not in self._in_flight, "two envelopes are the same: was a nonce repeated?"
         wait_ms = self.limits.retry_ms
-        read_only = all(isinstance(operation, RangeRequest) for operation in operations)
+        read_only = all(map(reads_only, operations))
         item = _InFlight(
             session=session,
             sequence=sequence,
@@ -387,7 +387,7 @@ class SessionCore:
                 self._session, self._sequence, self._acked = session, 0, 0
                 self._settled.clear()
                 self._open_attempts = 0
-            case (Failure(code, message),):
+            case (EnvelopeFailure(code, message),):
                 self._open_failed(Declined(code, f"no session could be opened: {message}"), now_ms)
             case _:
                 self._fail_waiting(Broken(f"opening a session was answered by {results!r:.200}"))
@@ -408,7 +408,7 @@ class SessionCore:
         results = results_of(answer.results)
         count = sum(len(group.operations) for group in item.groups)
         match results:
-            case (Failure(code, message),) if code in ENVELOPE_FAILURES or count != 1:
+            case (EnvelopeFailure(code, message),):
                 self._refused_whole(item, code, message, now_ms)
             case tuple() if len(results) == count:
                 self._share_out(item, answer, results)
@@ -430,7 +430,7 @@ class SessionCore:
 
     def _refused_whole(self, item: _InFlight, code: int, message: str, now_ms: int) -> None:
         """The state machine did not execute the envelope at this index: perhaps at another."""
-        known = code not in ENVELOPE_FAILURES
+        known = code not in INDETERMINATE
         self._finish(item, Declined(code, message) if known else Unknown(message))
         if code != ANSWER_DROPPED:
             self._give_up_session(item, now_ms)

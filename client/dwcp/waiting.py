@@ -11,7 +11,7 @@ import msgspec
 
 from dwcp.errors import INVALID_ARGUMENT, Busy, Refused
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, MAX_ENVELOPE_OPERATIONS
-from dwcp.wire.operations import CloseSession, OpenSession, Operation
+from dwcp.wire.operations import CloseSession, OpenSession, Operation, nests_too_deep
 
 ENVELOPE_OVERHEAD_BYTES: Final = 256
 """More than an envelope holds besides its operations: key, signature, three counts, framing."""
@@ -146,6 +146,8 @@ def _size_bytes(operations: Sequence[Operation]) -> int:
         )
     if any(isinstance(operation, OpenSession | CloseSession) for operation in operations):
         raise Refused(INVALID_ARGUMENT, "the client opens and closes its sessions by itself")
+    if any(map(nests_too_deep, operations)):
+        raise Refused(INVALID_ARGUMENT, "etcdserver: too many operations in txn request")
     size_bytes = sum(len(msgspec.msgpack.encode(operation)) for operation in operations)
     if size_bytes > GROUP_BYTES_MAX:
         raise Refused(

@@ -21,7 +21,7 @@ from dwcp.matching import (
     contradict,
 )
 from dwcp.wire.envelope import Busy, Rejected, Reply
-from dwcp.wire.operations import Failure, KeyValue, PutResponse, RangeResponse
+from dwcp.wire.operations import EnvelopeFailure, Failure, KeyValue, PutResponse, RangeResponse
 from dwcp.wire.signing import digest
 
 REQUEST = digest("request")
@@ -153,9 +153,9 @@ def test_a_forged_contradiction_convicts_nobody() -> None:
         (False, (7, 3, OK), (7, 4, OK), True),
         (False, (7, 3, OK), (8, 3, OK), True),
         # Its results may be gone when it is answered again.
-        (False, (7, 3, OK), (7, 3, results(Failure(ANSWER_DROPPED, "gone"))), False),
+        (False, (7, 3, OK), (7, 3, results(EnvelopeFailure(ANSWER_DROPPED, "gone"))), False),
         # A replay after the session's end is refused, at another index.
-        (False, (7, 3, OK), (9, 5, results(Failure(5, "no session"))), False),
+        (False, (7, 3, OK), (9, 5, results(EnvelopeFailure(5, "no session"))), False),
         (False, (7, 3, OK), (7, 3, results(Failure(8, "full"))), True),
         (False, (7, 3, results(Failure(8, "full"))), (7, 3, OK), True),
         # A read may be executed again, at a later index.
@@ -176,7 +176,7 @@ def test_what_an_honest_replica_can_not_have_signed(
 def test_an_honest_member_may_answer_again_with_less() -> None:
     members = Members()
     collected = collector(members)
-    dropped = results(Failure(ANSWER_DROPPED, "not kept"))
+    dropped = results(EnvelopeFailure(ANSWER_DROPPED, "not kept"))
     assert not collected.add(0, members.reply(0, REQUEST)).lies
     assert not collected.add(0, members.reply(0, REQUEST, content=dropped)).lies
     assert not collected.add(1, members.reply(1, REQUEST, content=dropped)).lies
@@ -271,7 +271,7 @@ CONTENTS = [
     (8, 3, OK),
     (7, 4, OK),
     (7, 3, results(Failure(8, "full"))),
-    (7, 3, results(Failure(ANSWER_DROPPED, "gone"))),
+    (7, 3, results(EnvelopeFailure(ANSWER_DROPPED, "gone"))),
     (7, 3, b"no results"),
     (0, 0, b""),
 ]

@@ -17,6 +17,7 @@ from dwcp.wire.operations import (
     CloseSession,
     DeleteRangeRequest,
     DeleteRangeResponse,
+    EnvelopeFailure,
     Failure,
     OpenSession,
     PutRequest,
@@ -342,7 +343,7 @@ def test_an_envelope_refused_by_the_state_machine(code: int, kind: type) -> None
     world = opened()
     tickets = [world.submit(put(1)), world.submit(put(2))]
     ((_, envelope),) = world.poll()
-    answer(world, envelope, Failure(code, "as a whole"), members=(0, 1))
+    answer(world, envelope, EnvelopeFailure(code, "as a whole"), members=(0, 1))
     world.poll()
     assert [type(world.outcomes[t]) for t in tickets] == [kind, kind]
     assert (world.core.session is None) is (code != 15)
@@ -379,7 +380,7 @@ def test_a_session_that_can_not_be_opened_is_tried_again_and_then_reported() -> 
     for attempt in range(3):
         ((_, envelope),) = world.poll()
         requests.add(envelope.digest())
-        answer(world, envelope, Failure(9, "your clock is wrong"), members=(0, 1))
+        answer(world, envelope, EnvelopeFailure(9, "your clock is wrong"), members=(0, 1))
         world.poll()
         assert (ticket in world.outcomes) is (attempt == 2)
         world.now_ms += 200

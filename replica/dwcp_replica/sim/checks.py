@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from dwcp.outcomes import Answered
 from dwcp.wire.envelope import decode_results
-from dwcp.wire.operations import Failure
+from dwcp.wire.operations import EnvelopeFailure
 from dwcp.wire.peer import PeerMessage
 from dwcp_replica.core.effects import (
     CertificateRecord,
@@ -123,7 +123,7 @@ class Checker:
     def _once(self, host: Host, index: int, outcomes: tuple[Outcome, ...]) -> None:
         """A repetition gets the first answer or is refused; it is never executed."""
         for outcome in outcomes:
-            refused = any(isinstance(r, Failure) for r in decode_results(outcome.results))
+            refused = any(isinstance(r, EnvelopeFailure) for r in decode_results(outcome.results))
             if outcome.duplicate or refused:
                 continue
             first = self._places.get(outcome.request)

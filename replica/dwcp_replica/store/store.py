@@ -27,6 +27,7 @@ from dwcp.wire.envelope import (
 from dwcp.wire.operations import (
     CloseSession,
     DeleteRangeRequest,
+    EnvelopeFailure,
     Failure,
     OpenSession,
     Operation,
@@ -35,6 +36,8 @@ from dwcp.wire.operations import (
     Result,
     SessionClosed,
     SessionOpened,
+    nests_too_deep,
+    reads_only,
 )
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.store.digest import Identifier, StateDigest
@@ -229,9 +232,10 @@ class Store:
         if len(envelope.body) > self._limits.envelope_bytes:
             return None
         try:
-            return decode_body(envelope.body)
+            body = decode_body(envelope.body)
         except (msgspec.DecodeError, RecursionError):
             return None
+        return None if any(map(nests_too_deep, body.operations)) else body
 
     def _judge(self, client: bytes, body: EnvelopeBody, request: bytes) -> Verdict:
         if body.session == 0 and body.operations:
@@ -261,7 +265,7 @@ class Store:
             left_bytes -= used_bytes
             results.append(result)
         outcome = self._outcome(client, body, request, encode_results(tuple(results)))
-        read_only = all(isinstance(operation, RangeRequest) for operation in body.operations)
+        read_only = all(map(reads_only, body.operations))
         reply = _stored(outcome, read_only=read_only)
         if body.operations and isinstance(body.operations[-1], CloseSession):
             self._sessions.close(fresh, body, reply)
@@ -284,13 +288,15 @@ class Store:
             case OpenSession():
                 raise AssertionError("an OpenSession inside a session was not refused")
             case _:
-                assert_never(operation)
+                result = Failure(12, "not supported yet")
         return result, answer_bytes(result)
 
     def _refuse(
         self, client: bytes, body: EnvelopeBody, request: bytes, failure: Failure
     ) -> Outcome:
-        return self._outcome(client, body, request, encode_results((failure,)))
+        return self._outcome(
+            client, body, request, encode_results((EnvelopeFailure(failure.code, failure.message),))
+        )
 
     def _repeat(self, client: bytes, body: EnvelopeBody, reply: StoredReply) -> Outcome:
         results = reply.results
@@ -337,8 +343,8 @@ def _stored(outcome: Outcome, *, read_only: bool) -> StoredReply:
     )
 
 
-def _dropped(reply: StoredReply) -> Failure:
-    return Failure(
+def _dropped(reply: StoredReply) -> EnvelopeFailure:
+    return EnvelopeFailure(
         ANSWER_DROPPED,
         f"the operations were executed at index {reply.index}, and the revision after them was "
         f"{reply.revision}, but the answer is no longer kept: read what you need, and "

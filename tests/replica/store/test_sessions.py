@@ -11,7 +11,7 @@ from dwcp.wire.envelope import Envelope
 from dwcp.wire.operations import (
     CloseSession,
     DeleteRangeRequest,
-    Failure,
+    EnvelopeFailure,
     PutRequest,
     PutResponse,
     RangeRequest,
@@ -27,13 +27,13 @@ MINUTE_MS = 60_000
 PUT = PutRequest(b"k", b"v")
 
 
-def failure(outcome: Outcome) -> Failure:
+def failure(outcome: Outcome) -> EnvelopeFailure:
     (result,) = results_of(outcome)
-    assert isinstance(result, Failure), result
+    assert isinstance(result, EnvelopeFailure), result
     return result
 
 
-def assert_refused(driver: Driver, item: Envelope, code: int) -> Failure:
+def assert_refused(driver: Driver, item: Envelope, code: int) -> EnvelopeFailure:
     """Refused, and nothing but the applied index changed."""
     driver.apply()  # what time alone collects
     before = dict(driver.store.records())

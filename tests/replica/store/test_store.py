@@ -14,6 +14,7 @@ from dwcp.wire.envelope import Batch, Envelope, EnvelopeBody
 from dwcp.wire.operations import (
     CloseSession,
     DeleteRangeRequest,
+    EnvelopeFailure,
     Failure,
     OpenSession,
     PutRequest,
@@ -221,7 +222,7 @@ def test_bad_envelopes_fail_alike_everywhere_and_change_nothing(item: Envelope, 
     before = [pair for pair in driver.store.records() if pair[0] != ("store",)]
     outcome = driver.one(item)
     (result,) = results_of(outcome)
-    assert isinstance(result, Failure)
+    assert isinstance(result, EnvelopeFailure)
     assert result.code == code
     assert outcome.request == item.digest()
     assert [pair for pair in driver.store.records() if pair[0] != ("store",)] == before
@@ -230,7 +231,7 @@ def test_bad_envelopes_fail_alike_everywhere_and_change_nothing(item: Envelope, 
 @given(st.binary(max_size=60))
 def test_no_body_makes_apply_raise(body: bytes) -> None:
     (result,) = results_of(Driver().one(seal(body)))
-    assert isinstance(result, Failure)
+    assert isinstance(result, EnvelopeFailure)
 
 
 def test_check_refuses_what_apply_refuses_before_it_is_proposed() -> None:
