@@ -14,16 +14,40 @@ class Volume(StrEnum):
     PRESENT = "present"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rolling:
+    """How members are brought to another revision.
+
+    `deadline_ms`: a member that has not come back after so long has failed the step.
+    `opens_in_ms`: until the maintenance window opens, 0 while it is open or when there is none;
+    None when it opens no more. `settled`: all members have once run this revision together, so
+    that one that is down now says nothing about the revision. `failed`: the revision that the
+    user asks for was tried and given up for this one.
+    """
+
+    deadline_ms: int = 300_000
+    opens_in_ms: int = 0
+    settled: bool = True
+    failed: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """What the resource asks for: members by name, in the order of their numbers.
 
-    `adopt`: begin from volumes and the genesis that an earlier cluster left behind.
+    `adopt`: begin from volumes and the genesis that an earlier cluster left behind. `revision`
+    names what members are to be made from; with "" nothing is rolled. `volume_bytes`: the size of
+    every volume. `paused`: only look. `hibernate`: stop all members and keep what they hold.
     """
 
     cluster: str
     members: tuple[str, ...]
     adopt: bool = False
+    revision: str = ""
+    rolling: Rolling = field(default_factory=Rolling)
+    volume_bytes: int = 0
+    paused: bool = False
+    hibernate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +116,11 @@ class MemberObserved:
 
     `identity` is its public key, proof and MAC verified. `attempts` counts runs in a row that
     ended before the member was steady; `stopped_for_ms` is the time since the last of them.
+    `revision` names what the running member was made from, "" when that is not known. `serving`:
+    who runs it finds it ready, whatever it says itself. `unready_for_ms` is the time since it was
+    not. `needs_restart`: its volume has grown, and shows it only after a restart. `volume_bytes`
+    is what its volume was asked to hold, 0 when unknown; `growing`: it does not hold that yet.
+    `zone`: the failure domain that it runs in, None when unknown.
     """
 
     name: str
@@ -104,6 +133,13 @@ class MemberObserved:
     identity: bytes | None = None
     genesis: GenesisSeen | None = None
     report: Report | None = None
+    revision: str = ""
+    serving: bool = False
+    unready_for_ms: int = 0
+    needs_restart: bool = False
+    volume_bytes: int = 0
+    growing: bool = False
+    zone: str | None = None
 
     @property
     def ready(self) -> bool:

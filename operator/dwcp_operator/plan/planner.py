@@ -6,6 +6,10 @@ makes its key on its volume and waits; the genesis record is made once, from all
 and kept before anybody is given it; each member adds its signature; when all have signed, each
 is given the complete genesis and starts.
 
+Then members are brought to what the resource asks (roll.py) and volumes grow (growth.py). The
+steps that change who the members are will stand beside these: they too are gated by what the
+members sign, and one step is taken at a time.
+
 What never happens: a second genesis; a member whose volume is gone made anew under its name
 (it would have forgotten its votes, which is a Byzantine fault); two processes of one name.
 """
@@ -15,7 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dwcp_operator.plan.backoff import restart
+from dwcp_operator.plan.growth import grow
 from dwcp_operator.plan.observed import Desired, GenesisHeld, MemberObserved, Observed, Volume
+from dwcp_operator.plan.roll import is_begun, roll
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
     CompleteGenesis,
@@ -29,6 +35,7 @@ from dwcp_operator.plan.steps import (
     ReportStopped,
     StartMember,
     Step,
+    StopMember,
     WaitFor,
     WaitReason,
 )
@@ -36,24 +43,34 @@ from dwcp_operator.plan.steps import (
 
 def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
     """The steps that are safe now, in order; empty when everything is as wanted."""
+    if desired.paused:
+        return (WaitFor(WaitReason.PAUSED, ()),)
     if not observed.keys and observed.genesis is None:
         return (EnsureKeys(),)
     members = tuple(observed.member(name) for name in desired.members)
     steps: list[Step] = []
+    if desired.hibernate and is_begun(observed.genesis):
+        steps.extend(StopMember(member.name) for member in members if member.running)
+        steps.extend(_lost(member) for member in members if member.volume is Volume.ABSENT)
+        return (*steps, *grow(desired, members))
     for member in members:
         steps.extend(_run(desired, observed.genesis, member))
     if observed.genesis is None:
         steps.extend(_begin(desired, members))
     else:
         steps.extend(_hand_out(observed.genesis, members))
-    return tuple(steps)
+    return (*steps, *grow(desired, members), *roll(desired, observed))
+
+
+def _lost(member: MemberObserved) -> Step:
+    return ReportLostVolume(member.name)
 
 
 def _run(desired: Desired, genesis: GenesisHeld | None, member: MemberObserved) -> Iterator[Step]:
     """A volume for the member, and a process on it."""
     if member.volume is Volume.ABSENT:
         if genesis is not None:
-            yield ReportLostVolume(member.name)
+            yield _lost(member)
         elif desired.adopt:
             yield WaitFor(WaitReason.ADOPTED_VOLUME, (member.name,))
         else:

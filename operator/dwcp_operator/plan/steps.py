@@ -14,6 +14,11 @@ class WaitReason(StrEnum):
     IDENTITY = "WaitingForIdentity"
     START = "WaitingForStart"
     READY = "WaitingForReady"
+    PAUSED = "Paused"
+    ROLLED = "WaitingForRolledMember"
+    QUORUM = "WaitingForQuorum"
+    WINDOW = "WaitingForMaintenanceWindow"
+    GROWTH = "WaitingForVolumeGrowth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,40 @@ class DeliverGenesis:
 @dataclass(frozen=True, slots=True)
 class CompleteGenesis:
     """Publish the genesis, which every member has signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollMember:
+    """Stop the member, so that it is started again as the resource asks.
+
+    It hands over first when it leads. Whoever carries this out may be refused by the same budget
+    that guards against evictions, and then asks again.
+    """
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopMember:
+    """Stop the member, and keep its volume: the cluster hibernates."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrowVolume:
+    """Ask for a volume of this size; a volume is never asked to shrink."""
+
+    member: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRollFailed:
+    """A member did not come back with this revision: no other is taken down for it."""
+
+    member: str
+    revision: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +145,10 @@ Step = (
     | AdoptGenesis
     | DeliverGenesis
     | CompleteGenesis
+    | RollMember
+    | StopMember
+    | GrowVolume
+    | ReportRollFailed
     | ReportLostVolume
     | ReportForeignVolume
     | ReportForeignGenesis
