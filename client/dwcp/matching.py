@@ -8,10 +8,11 @@ primary's word, not a majority of those heard so far, not a reply whose signatur
             take no part in matching; the epoch is checked, the view is a hint.
     lie     a signed reply that contradicts the accepted answer, whenever it arrives, or
             another signed reply of the same member. See `contradict`.
-    busy    unsigned; says nothing about the request's fate.
+    busy    signed; says nothing about the request's fate.
     rejected
-            unsigned, one replica's word. The request is given up when f+1 give the same
+            signed, one replica's word. The request is given up when f+1 give the same
             reason, so that an honest one is among them, or when n-f reject for any reasons.
+            Without signatures, whoever sits between client and replicas could end requests.
 
 An honest replica may sign two different answers to one request, one after the other: when a
 repeated envelope's results are no longer kept, when a read is executed again, when an
@@ -29,7 +30,14 @@ from typing import Final, Literal
 
 import msgspec
 
-from dwcp.wire.envelope import Busy, Rejected, Reply, decode_results, reply_signing_bytes
+from dwcp.wire.envelope import (
+    Busy,
+    Rejected,
+    Reply,
+    decode_results,
+    refusal_signing_bytes,
+    reply_signing_bytes,
+)
 from dwcp.wire.operations import EnvelopeFailure, Result
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Verifier
@@ -115,14 +123,19 @@ class ReplyChecker:
         self._scope = scope_of(record, record)
         self._verifier = verifier
 
-    def refuse(self, member: int, reply: Reply) -> RefusedReason | None:
-        """Why this reply does not count as the member's word, or None when it does."""
-        if reply.member != member:
+    def refuse(
+        self, member: int, said: ReplicaMessage, envelope_sig: bytes
+    ) -> RefusedReason | None:
+        """Why this does not count as the member's word on an envelope; None when it does."""
+        if said.member != member:
             return "another-member"
-        if reply.epoch != self._epoch:
+        if said.epoch != self._epoch:
             return "another-epoch"
-        message = reply_signing_bytes(self._scope, reply)
-        if not self._verifier.verify(self._identities[member], message, reply.sig):
+        if isinstance(said, Reply):
+            message = reply_signing_bytes(self._scope, said)
+        else:
+            message = refusal_signing_bytes(self._scope, said, envelope_sig)
+        if not self._verifier.verify(self._identities[member], message, said.sig):
             return "signature"
         return None
 
@@ -167,11 +180,15 @@ def _envelope_failure(reply: Reply) -> EnvelopeFailure | None:
 class Collector:
     """Gathers what the replicas say about one request, named by its digest.
 
-    `read_only` says that its operations, if any, only read.
+    `envelope_sig` is the client's signature on it; `read_only` says that its operations, if any,
+    only read.
     """
 
-    def __init__(self, checker: ReplyChecker, request: bytes, *, read_only: bool) -> None:
+    def __init__(
+        self, checker: ReplyChecker, request: bytes, envelope_sig: bytes, *, read_only: bool
+    ) -> None:
         self.request = request
+        self._envelope_sig = envelope_sig
         self.answer: Answer | None = None
         self.heard: set[int] = set()
         self._checker = checker
@@ -187,9 +204,11 @@ class Collector:
             return Finding(refused="not-a-member")
         if message.request != self.request:
             return Finding(refused="another-request")
+        if isinstance(message, Reply):
+            return self._add_reply(member, message)
+        if (reason := self._refuse(member, message)) is not None:
+            return Finding(refused=reason)
         match message:
-            case Reply():
-                return self._add_reply(member, message)
             case Busy():
                 self._busy[member] = message.retry_after_ms
             case Rejected():
@@ -249,7 +268,7 @@ class Collector:
         own = self._votes.get(member, [])
         if any(content_of(vote) == content for vote in own):
             return NOTHING
-        if (reason := self._checker.refuse(member, reply)) is not None:
+        if (reason := self._refuse(member, reply)) is not None:
             return Finding(refused=reason)
         self.heard.add(member)
         for vote in own:
@@ -260,6 +279,9 @@ class Collector:
         self._rejected.pop(member, None)
         self._votes[member] = [*own[1 - VOTES_PER_MEMBER_MAX :], reply]
         return self._decide(content) if self.answer is None else self._compare([member])
+
+    def _refuse(self, member: int, message: ReplicaMessage) -> RefusedReason | None:
+        return self._checker.refuse(member, message, self._envelope_sig)
 
     def _decide(self, content: Content) -> Finding:
         agreeing = tuple(

@@ -267,6 +267,7 @@ class SessionCore:
         finding = collector.add(member, message)
         if finding.refused is not None:
             self.refused[finding.refused] += 1
+            return
         for lie in finding.lies:
             self.lies.setdefault(lie.member, lie)
             self._out.lies.append(lie)
@@ -328,7 +329,7 @@ class SessionCore:
             sequence=sequence,
             envelope=envelope,
             groups=groups,
-            collector=Collector(self._checker, request, read_only=read_only),
+            collector=Collector(self._checker, request, envelope.sig, read_only=read_only),
             started_ms=now_ms,
             resend_at_ms=now_ms + wait_ms,
             wait_ms=wait_ms,

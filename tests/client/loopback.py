@@ -68,9 +68,12 @@ class LoopbackMember:
             case Outcome() as outcome:
                 answer(self.reply(outcome))
             case Refusal(reason, failure):
-                answer(Rejected(envelope.digest(), reason, failure.message))
+                answer(self.cluster.members.rejected(self.me, envelope, reason, failure.message))
             case _:
                 self.cluster.order(envelope)
+
+    def unreadable(self, reason: str, message: str) -> Rejected:
+        raise AssertionError(f"the client sent what is no envelope: {message}")
 
     def apply(self, index: int, batch: Batch) -> None:
         for outcome in self.store.apply(index, batch):

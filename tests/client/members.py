@@ -8,7 +8,14 @@ import msgspec
 
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.matching import ReplyChecker
-from dwcp.wire.envelope import Reply, reply_signing_bytes
+from dwcp.wire.envelope import (
+    Busy,
+    Envelope,
+    Rejected,
+    Reply,
+    reply_signing_bytes,
+    signed_refusal,
+)
 from dwcp.wire.operations import PutResponse, Result
 from dwcp.wire.records import (
     ClientIdentity,
@@ -75,6 +82,14 @@ class Members:
         key = self.signers[unsigned.member if signed_by is None else signed_by]
         sig = key.sign(reply_signing_bytes(self.scope, unsigned))
         return msgspec.structs.replace(unsigned, sig=sig)
+
+    def busy(self, member: int, envelope: Envelope, wait_ms: int) -> Busy:
+        unsigned = Busy(envelope.digest(), wait_ms, 0, member, bytes(64))
+        return signed_refusal(unsigned, self.scope, self.signers[member], envelope.sig)
+
+    def rejected(self, member: int, envelope: Envelope, reason: str, message: str) -> Rejected:
+        unsigned = Rejected(envelope.digest(), reason, message, 0, member, bytes(64))
+        return signed_refusal(unsigned, self.scope, self.signers[member], envelope.sig)
 
     def signed_genesis(self) -> SignedGenesis:
         message = genesis_signing_bytes(self.genesis)

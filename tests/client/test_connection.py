@@ -22,7 +22,7 @@ from replica.waiting import until
 
 MEMBERS = Members()
 HELLO = msgspec.msgpack.encode(ServerHello(bytes(range(32)), 2))
-BUSY = Busy(bytes(32), 5)
+BUSY = Busy(bytes(32), 5, 0, 0, bytes(64))
 
 Script = Callable[[web.WebSocketResponse], Awaitable[None]]
 

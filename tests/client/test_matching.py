@@ -20,11 +20,12 @@ from dwcp.matching import (
     content_of,
     contradict,
 )
-from dwcp.wire.envelope import Busy, Rejected, Reply
+from dwcp.wire.envelope import Envelope, Rejected, Reply
 from dwcp.wire.operations import EnvelopeFailure, Failure, KeyValue, PutResponse, RangeResponse
 from dwcp.wire.signing import digest
 
-REQUEST = digest("request")
+ENVELOPE = Envelope(bytes(32), b"request", bytes(range(64)))
+REQUEST = ENVELOPE.digest()
 OTHER = results(PutResponse(KeyValue(b"k", 1, 1, 1)))
 TRUTH = (7, 3, OK)
 
@@ -32,7 +33,7 @@ sizes = pytest.mark.parametrize("n", [4, 7, 10, 13])
 
 
 def collector(members: Members, *, read_only: bool = False) -> Collector:
-    return Collector(members.checker, REQUEST, read_only=read_only)
+    return Collector(members.checker, REQUEST, ENVELOPE.sig, read_only=read_only)
 
 
 @sizes
@@ -196,23 +197,55 @@ def test_votes_of_one_member_are_bounded() -> None:
     assert collected.answer is not None
 
 
-def rejected(reason: str) -> Rejected:
-    return Rejected(REQUEST, reason, f"because of {reason}")
+def reject(collected: Collector, members: Members, member: int, reason: str) -> None:
+    message = members.rejected(member, ENVELOPE, reason, f"because of {reason}")
+    assert collected.add(member, message).refused is None
 
 
 def test_f_rejections_are_not_enough() -> None:
     members = Members(7)
     collected = collector(members)
     for member in (0, 1):
-        collected.add(member, rejected("session-gone"))
-        collected.add(member, rejected("session-gone"))
+        reject(collected, members, member, "session-gone")
+        reject(collected, members, member, "session-gone")
     assert collected.rejection is None
-    collected.add(2, rejected("malformed"))
+    reject(collected, members, 2, "malformed")
     assert collected.rejection is None, "three rejections, but no three alike"
-    collected.add(3, rejected("session-gone"))
+    reject(collected, members, 3, "session-gone")
     assert collected.rejection is not None
     assert collected.rejection.reason == "session-gone"
     assert "because of session-gone" in collected.rejection.message
+
+
+def test_what_a_member_did_not_sign_is_no_rejection_of_its_own() -> None:
+    members = Members()
+    collected = collector(members)
+    good = members.rejected(0, ENVELOPE, "malformed", "why")
+    spoiled = msgspec.structs.replace(ENVELOPE, sig=bytes(64))
+    for member, message, reason in [
+        (0, msgspec.structs.replace(good, sig=bytes(64)), "signature"),
+        (0, msgspec.structs.replace(good, reason="session-gone"), "signature"),
+        (0, msgspec.structs.replace(good, message="because"), "signature"),
+        (0, msgspec.structs.replace(good, epoch=1), "another-epoch"),
+        (1, good, "another-member"),
+        (1, msgspec.structs.replace(good, member=1), "signature"),
+        # an honest replica rejects a copy with another signature: that is no word on this one
+        (0, members.rejected(0, spoiled, "signature", "it does not verify"), "signature"),
+        (0, _other_kind(members), "signature"),
+        (2, msgspec.structs.replace(members.busy(2, ENVELOPE, 9), retry_after_ms=10), "signature"),
+        (2, members.busy(2, spoiled, 9), "signature"),
+    ]:
+        assert collected.add(member, message).refused == reason, message
+    assert not collected.rejected
+    assert not collected.busy
+    assert collected.add(0, good).refused is None
+    assert collected.rejected == {0}
+
+
+def _other_kind(members: Members) -> Rejected:
+    """A Rejected under the signature of a Busy of the same member."""
+    busy = members.busy(0, ENVELOPE, 9)
+    return Rejected(busy.request, "malformed", "", 0, 0, busy.sig)
 
 
 def test_n_minus_f_different_rejections_are_enough() -> None:
@@ -220,7 +253,7 @@ def test_n_minus_f_different_rejections_are_enough() -> None:
     collected = collector(members)
     for member, reason in enumerate(["a", "b", "c"]):
         assert collected.rejection is None
-        collected.add(member, rejected(reason))
+        reject(collected, members, member, reason)
     assert collected.rejection is not None
     assert collected.rejection.reason == MIXED
 
@@ -229,7 +262,7 @@ def test_an_answer_outweighs_rejections() -> None:
     members = Members()
     collected = collector(members)
     for member in (2, 3):
-        collected.add(member, rejected("session-gone"))
+        reject(collected, members, member, "session-gone")
     for member in (0, 1):
         collected.add(member, members.reply(member, REQUEST))
     assert collected.answer is not None
@@ -240,9 +273,9 @@ def test_busy_counts_from_f_plus_one_and_liars_do_not_lengthen_it() -> None:
     members = Members(7)
     collected = collector(members)
     for member, wait_ms in enumerate([10**9, 10**9]):
-        collected.add(member, Busy(REQUEST, wait_ms))
+        collected.add(member, members.busy(member, ENVELOPE, wait_ms))
         assert collected.busy_ms is None
-    collected.add(2, Busy(REQUEST, 100))
+    collected.add(2, members.busy(2, ENVELOPE, 100))
     assert collected.busy_ms == 100
     collected.forget_busy()
     assert collected.busy_ms is None
@@ -253,15 +286,15 @@ def test_history_is_bounded_by_number_and_bytes() -> None:
     history = History(requests_max=3, bytes_max=10_000)
     requests = [digest("r", bytes((i,))) for i in range(6)]
     for request in requests[:4]:
-        history.add(Collector(members.checker, request, read_only=False))
+        history.add(Collector(members.checker, request, bytes(64), read_only=False))
     assert [history.get(r) is not None for r in requests[:4]] == [False, True, True, True]
-    large = Collector(members.checker, requests[4], read_only=False)
+    large = Collector(members.checker, requests[4], bytes(64), read_only=False)
     for member in (0, 1):
         content = results(RangeResponse((KeyValue(b"k", 1, 1, 1, bytes(4900)),)))
         large.add(member, members.reply(member, requests[4], content=content))
     history.add(large)
     assert history.get(requests[4]) is None, "it alone is over the bound"
-    history.add(Collector(members.checker, requests[5], read_only=False))
+    history.add(Collector(members.checker, requests[5], bytes(64), read_only=False))
     assert history.get(requests[5]) is not None
 
 
@@ -299,8 +332,13 @@ def test_f_liars_never_win(data: st.DataObject, n: int, read_only: bool) -> None
             # On its own connection, or on one that it took over.
             messages.append((data.draw(st.sampled_from([liar, claimed])), lie))
         for liar in sorted(liars):
-            messages.append((liar, rejected("malformed")))
-            messages.append((liar, Busy(REQUEST, 10)))
+            messages.append((liar, members.rejected(liar, ENVELOPE, "malformed", "")))
+            messages.append((liar, members.busy(liar, ENVELOPE, 10)))
+            # in all names, on whatever connection
+            stolen = members.rejected(liar, ENVELOPE, "malformed", "")
+            for member in range(n):
+                message = msgspec.structs.replace(stolen, member=member)
+                messages.append((data.draw(st.sampled_from([liar, member])), message))
     order = data.draw(st.permutations(messages))
     duplicated = list(itertools.chain(order, order[: len(order) // 2]))
 

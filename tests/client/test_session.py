@@ -12,7 +12,7 @@ from client.members import OK, results
 from client.world import World
 from dwcp.outcomes import Answered, Broken, Declined, Unknown
 from dwcp.waiting import GROUP_BYTES_MAX, Limits
-from dwcp.wire.envelope import Busy, Envelope, EnvelopeBody, Rejected, decode_body
+from dwcp.wire.envelope import Envelope, EnvelopeBody, decode_body
 from dwcp.wire.operations import (
     CloseSession,
     DeleteRangeRequest,
@@ -253,7 +253,7 @@ def test_one_busy_primary_is_asked_again_a_few_times_then_all_are() -> None:
     ((_, envelope),) = world.poll()
     asked = []
     for _ in range(4):
-        world.receive(0, Busy(envelope.digest(), 50))
+        world.receive(0, world.members.busy(0, envelope, 50))
         if sends := world.poll():
             asked.append([m for m, _ in sends])
             continue
@@ -270,9 +270,9 @@ def test_f_liars_that_are_busy_delay_nothing() -> None:
     world.now_ms += 100
     assert len(world.poll()) == 4
     before = world.core.deadline_ms()
-    world.receive(3, Busy(envelope.digest(), 10**12))
+    world.receive(3, world.members.busy(3, envelope, 10**12))
     assert world.core.deadline_ms() == before
-    world.receive(1, Busy(envelope.digest(), 1500))
+    world.receive(1, world.members.busy(1, envelope, 1500))
     assert world.core.deadline_ms() == world.now_ms + 1500, "f+1: an honest one is busy"
 
 
@@ -282,31 +282,32 @@ def test_words_about_being_busy_do_not_outlive_a_repetition() -> None:
     ((_, envelope),) = world.poll()
     world.now_ms += 100
     assert len(world.poll()) == 4
-    world.receive(3, Busy(envelope.digest(), 1500))
+    world.receive(3, world.members.busy(3, envelope, 1500))
     deadline_ms = world.core.deadline_ms()
     assert deadline_ms is not None
     world.now_ms = deadline_ms
     assert len(world.poll()) == 4
     again_ms = world.core.deadline_ms()
-    world.receive(1, Busy(envelope.digest(), 1500))
+    world.receive(1, world.members.busy(1, envelope, 1500))
     assert world.core.deadline_ms() == again_ms, "one member is busy now"
 
 
 # --- sessions that end ----------------------------------------------------------------------
 
 
-def gone(envelope: Envelope) -> Rejected:
-    return Rejected(envelope.digest(), "session-gone", "open a new one")
+def gone(world: World, member: int, envelope: Envelope) -> None:
+    rejected = world.members.rejected(member, envelope, "session-gone", "open a new one")
+    world.receive(member, rejected)
 
 
 def test_a_lost_session_leaves_the_fate_unknown_and_the_next_one_goes_on() -> None:
     world = opened()
     lost = world.submit(put(1))
     ((_, envelope),) = world.poll()
-    world.receive(0, gone(envelope))
+    gone(world, 0, envelope)
     world.poll()
     assert world.core.session == 5, "one member's word is not enough"
-    world.receive(2, gone(envelope))
+    gone(world, 2, envelope)
     later = world.submit(put(2))
     ((_, again),) = world.poll()
     assert isinstance(world.outcomes[lost], Unknown)
@@ -327,12 +328,12 @@ def test_other_envelopes_of_a_lost_session_are_asked_for_one_by_one() -> None:
         tickets.append(world.submit(put(i)))
         envelopes += [e for _, e in world.poll()]
     for member in (1, 2):
-        world.receive(member, gone(envelopes[0]))
+        gone(world, member, envelopes[0])
     sends = world.poll()
     assert sends == [(m, e) for e in envelopes[1:] for m in range(4)]
     answer(world, envelopes[1], PutResponse(), members=(0, 3))
     for member in (0, 3):
-        world.receive(member, gone(envelopes[2]))
+        gone(world, member, envelopes[2])
     world.poll()
     kinds = [type(world.outcomes[t]) for t in tickets]
     assert kinds == [Unknown, Answered, Unknown]
@@ -354,7 +355,7 @@ def test_what_was_never_executed_is_declined_with_a_code() -> None:
     ticket = world.submit(PUT)
     ((_, envelope),) = world.poll()
     for member in (0, 1):
-        world.receive(member, Rejected(envelope.digest(), "too-large", "split it"))
+        world.receive(member, world.members.rejected(member, envelope, "too-large", "split it"))
     world.poll()
     assert world.outcomes[ticket] == Declined(3, "split it (too-large)")
 
@@ -429,7 +430,7 @@ def test_progress_says_what_is_missing() -> None:
     ((_, envelope),) = world.poll()
     waiting = world.submit(PUT)
     answer(world, envelope, PutResponse(), members=(1,))
-    world.receive(2, gone(envelope))
+    gone(world, 2, envelope)
     progress = world.core.progress(sent)
     assert (progress.sent, progress.matching, progress.needed) == (True, 1, 2)
     assert (progress.heard, progress.rejected) == ({1}, {2})

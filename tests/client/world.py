@@ -23,10 +23,8 @@ from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.wire.envelope import (
     Batch,
-    Busy,
     Envelope,
     EnvelopeBody,
-    Rejected,
     Reply,
     decode_body,
     decode_results,
@@ -165,7 +163,7 @@ class World:
             case Outcome() as outcome:
                 return [self.sign(member, outcome)]
             case Refusal(reason, failure):
-                return [Rejected(envelope.digest(), reason, failure.message)]
+                return [self.members.rejected(member, envelope, reason, failure.message)]
             case _:
                 if envelope.digest() not in self.ordered or self.random.random() < 0.1:
                     self.ordered.add(envelope.digest())
@@ -249,13 +247,13 @@ class World:
 
 def silent_but_busy(world: World, member: int, envelope: Envelope) -> list[ReplicaMessage]:
     """A liar that is always busy."""
-    return [Busy(envelope.digest(), 10**12)]
+    return [world.members.busy(member, envelope, 10**12)]
 
 
 def rejecting(world: World, member: int, envelope: Envelope) -> list[ReplicaMessage]:
     """A liar that rejects everything, each time for another reason."""
     reason = world.random.choice(["malformed", "session-gone", "unknown-client", "nonsense"])
-    return [Rejected(envelope.digest(), reason, "no")]
+    return [world.members.rejected(member, envelope, reason, "no")]
 
 
 def forging(world: World, member: int, envelope: Envelope) -> list[ReplicaMessage]:

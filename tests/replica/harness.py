@@ -28,6 +28,7 @@ import aiohttp
 import msgspec
 
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
+from dwcp.matching import ReplyChecker
 from dwcp.wire.envelope import (
     Busy,
     Envelope,
@@ -293,6 +294,7 @@ class RawClient:
         self._genesis = genesis
         self._sequence = 0
         self._verifier = Ed25519Verifier()
+        self.checker = ReplyChecker(genesis, self._verifier)
 
     def sign(self, body: bytes) -> Envelope:
         signature = self.signer.sign(envelope_signing_bytes(self._genesis.hash(), body))

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.operations import Operation, Result
-from dwcp.wire.signing import ZERO_HASH, Count, Hash, PublicKey, Scope, Signature, digest
+from dwcp.wire.signing import (
+    ZERO_HASH,
+    Count,
+    Hash,
+    PublicKey,
+    Scope,
+    Signature,
+    Signer,
+    digest,
+)
 
 MAX_ENVELOPE_BYTES: Final = 1_572_864
 """1.5 MiB, etcd's default request limit."""
@@ -67,23 +77,34 @@ class Reply(Struct, frozen=True, array_like=True, tag="reply"):
 
 
 class Busy(Struct, frozen=True, array_like=True, tag="busy"):
-    """The replica's queue is full and the envelope was not taken: send it again later."""
+    """The replica's queue is full and the envelope was not taken: send it again later.
+
+    Signed by the member, as Rejected is; see `refusal_signing_bytes`.
+    """
 
     request: Hash
     retry_after_ms: Count
+    epoch: Count
+    member: Count
+    sig: Signature
 
 
 class Rejected(Struct, frozen=True, array_like=True, tag="rejected"):
     """The replica will never take this envelope; `reason` is an enumerated word, `message` helps.
 
-    One replica's word only: a client gives up when f+1 replicas say so.
+    One replica's signed word only: a client gives up when f+1 replicas say so. What could not
+    be read has no digest: `request` is zero then, and no client counts it.
     """
 
     request: Hash
     reason: str
     message: str
+    epoch: Count
+    member: Count
+    sig: Signature
 
 
+_NoAnswer = TypeVar("_NoAnswer", Busy, Rejected)
 _decode_batch: Callable[[bytes], Batch] = decoder_of(Batch)
 _decode_body: Callable[[bytes], EnvelopeBody] = decoder_of(EnvelopeBody)
 _decode_results: Callable[[bytes], tuple[Result, ...]] = decoder_of(tuple[Result, ...])
@@ -111,6 +132,31 @@ def reply_signing_bytes(scope: Scope, reply: Reply) -> bytes:
         )
     )
     return scope.signing_bytes("reply", payload)
+
+
+def refusal_signing_bytes(scope: Scope, refusal: Busy | Rejected, envelope_sig: bytes) -> bytes:
+    """What a replica signs when it does not answer: the request, its words, in its epoch.
+
+    The client's signature is bound too (`envelope_sig`, 64 bytes; zero when nothing was read): a
+    request's digest leaves it out, and a rejection of a copy that somebody has spoiled must not
+    pass for a rejection of what the client sent.
+    """
+    parts = [refusal.request, envelope_sig, refusal.epoch.to_bytes(8, "big")]
+    if isinstance(refusal, Busy):
+        kind = "busy"
+        parts.append(refusal.retry_after_ms.to_bytes(8, "big"))
+    else:
+        kind = "rejected"
+        parts += [refusal.reason.encode(), refusal.message.encode()]
+    return scope.signing_bytes(kind, digest(kind, *parts))
+
+
+def signed_refusal(
+    refusal: _NoAnswer, scope: Scope, signer: Signer, envelope_sig: bytes
+) -> _NoAnswer:
+    """The refusal with its member's signature."""
+    sig = signer.sign(refusal_signing_bytes(scope, refusal, envelope_sig))
+    return msgspec.structs.replace(refusal, sig=sig)
 
 
 def decode_body(body: bytes) -> EnvelopeBody:

@@ -20,11 +20,11 @@ from aiohttp.http_websocket import WebSocketError
 from msgspec import Meta, Struct
 
 from dwcp.wire.decoding import decoder_of
-from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Rejected, envelope_scope
+from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Envelope, envelope_scope
 from dwcp.wire.peer import MemberId
 from dwcp.wire.signing import PublicKey, Signature
 from dwcp_replica.api.desk import Outlet
-from dwcp_replica.api.envelopes import decode_envelope, too_large
+from dwcp_replica.api.envelopes import TOO_LARGE, decode_envelope
 from dwcp_replica.api.host import ClientService, Host
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.problems import Problems
@@ -170,18 +170,17 @@ class ConnectHandler:
                 await self._end(ws, frame.type, frame.data)
                 return
             envelope = decode_envelope(frame.data)
-            if isinstance(envelope, Rejected):
-                self._metrics.rejected.labels(envelope.reason).inc()
-                outlet.answer(envelope)
-            else:
+            if isinstance(envelope, Envelope):
                 service.admit(envelope, outlet.answer)
+            else:
+                outlet.answer(service.unreadable(*envelope))
 
     async def _end(self, ws: web.WebSocketResponse, kind: WSMsgType, data: object) -> None:
         if kind is WSMsgType.TEXT:
             self._metrics.rejected.labels("text-frame").inc()
             await ws.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"binary frames only")
         elif isinstance(data, WebSocketError) and data.code == WSCloseCode.MESSAGE_TOO_BIG:
-            self._metrics.rejected.labels(too_large().reason).inc()
+            self._metrics.rejected.labels(TOO_LARGE[0]).inc()
 
 
 async def _write(outlet: Outlet, ws: web.WebSocketResponse) -> None:

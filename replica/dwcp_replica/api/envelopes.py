@@ -12,10 +12,8 @@ from aiohttp import web
 
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Busy, Envelope, Rejected, Reply
-from dwcp.wire.signing import ZERO_HASH
 from dwcp_replica.api.desk import Answer, encode_answer
 from dwcp_replica.api.host import ClientService, Host
-from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.problems import BodyTooLargeError, Problems, read_body
 from dwcp_replica.store import RefusalReason
 
@@ -33,30 +31,29 @@ STATUS_BY_REASON: Final[dict[str, int]] = {
 _decode: Callable[[bytes], Envelope] = decoder_of(Envelope)
 
 
-def decode_envelope(frame: bytes) -> Envelope | Rejected:
-    """The envelope, or the answer to something that is none."""
+TOO_LARGE: Final = (
+    RefusalReason.TOO_LARGE,
+    f"an envelope has at most {MAX_ENVELOPE_BYTES} bytes: send fewer operations in one",
+)
+"""Reason and message for an envelope that is too large to read."""
+
+
+def decode_envelope(frame: bytes) -> Envelope | tuple[str, str]:
+    """The envelope, or reason and message of what is wrong with the frame."""
     if len(frame) > MAX_ENVELOPE_BYTES:
-        return too_large()
+        return TOO_LARGE
     try:
         return _decode(frame)
     except (msgspec.DecodeError, RecursionError) as error:
-        message = f"not the MessagePack of an Envelope: {error}"
-        return Rejected(ZERO_HASH, RefusalReason.MALFORMED, message)
-
-
-def too_large() -> Rejected:
-    """The answer to an envelope that is too large to read."""
-    message = f"an envelope has at most {MAX_ENVELOPE_BYTES} bytes: send fewer operations in one"
-    return Rejected(ZERO_HASH, RefusalReason.TOO_LARGE, message)
+        return RefusalReason.MALFORMED, f"not the MessagePack of an Envelope: {error}"
 
 
 class EnvelopeHandler:
     """Takes envelopes over plain HTTP."""
 
-    def __init__(self, host: Host, problems: Problems, metrics: ReplicaMetrics) -> None:
+    def __init__(self, host: Host, problems: Problems) -> None:
         self._host = host
         self._problems = problems
-        self._metrics = metrics
 
     async def post(self, request: web.Request) -> web.Response:
         """Answer with a Reply, Busy or Rejected, or 504 when it takes too long."""
@@ -71,10 +68,9 @@ class EnvelopeHandler:
         try:
             envelope = decode_envelope(await read_body(request, MAX_ENVELOPE_BYTES))
         except BodyTooLargeError:
-            envelope = too_large()
-        if isinstance(envelope, Rejected):
-            self._metrics.rejected.labels(envelope.reason).inc()
-            return _respond(envelope)
+            envelope = TOO_LARGE
+        if not isinstance(envelope, Envelope):
+            return _respond(service.unreadable(*envelope))
         answer = await _ask(service, envelope, timeout_ms)
         if answer is None:
             message = f"not executed within {timeout_ms} ms; it may be yet: send the same again"

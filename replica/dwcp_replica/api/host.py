@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from dwcp.wire.envelope import Envelope
+from dwcp.wire.envelope import Envelope, Rejected
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis
 from dwcp.wire.signing import Verifier
 from dwcp_replica.api.desk import Answer, ClientDesk
@@ -51,6 +51,10 @@ class ClientService(Protocol):
         alone: Busy, Rejected, or the reply to a request that was executed before. Replies of
         requests that are executed from now on come over the desk.
         """
+        ...
+
+    def unreadable(self, reason: str, message: str) -> Rejected:
+        """The signed and counted answer to a frame that holds no envelope."""
         ...
 
 

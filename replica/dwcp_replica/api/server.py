@@ -23,7 +23,7 @@ class ApiServer:
     def __init__(self, host: Host, metrics: ReplicaMetrics) -> None:
         problems = Problems(metrics)
         self._connect = ConnectHandler(host, problems, metrics)
-        envelopes = EnvelopeHandler(host, problems, metrics)
+        envelopes = EnvelopeHandler(host, problems)
         bootstrap = BootstrapHandler(host, problems)
         observe = ObserveHandler(host, problems, metrics)
         app = web.Application(middlewares=[problems.middleware])

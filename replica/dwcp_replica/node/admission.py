@@ -18,9 +18,10 @@ from dwcp.wire.envelope import (
     Reply,
     decode_body,
     reply_signing_bytes,
+    signed_refusal,
 )
 from dwcp.wire.records import EpochRecord, scope_of
-from dwcp.wire.signing import SIGNATURE_BYTES, Signer
+from dwcp.wire.signing import SIGNATURE_BYTES, ZERO_HASH, Signer
 from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.envelopes import SIGNATURE
 from dwcp_replica.api.metrics import ReplicaMetrics
@@ -72,12 +73,12 @@ class Admission:
             body = decode_body(envelope.body)
         except (msgspec.DecodeError, RecursionError) as error:
             message = f"the body is not the MessagePack of an EnvelopeBody: {error}"
-            return self._reject(request, RefusalReason.MALFORMED, message, answer)
+            return self._reject(envelope, RefusalReason.MALFORMED, message, answer)
         if (refusal := self._store.check(envelope, body)) is not None:
-            return self._refuse(request, refusal, answer)
+            return self._refuse(envelope, refusal, answer)
         if self._is_busy(envelope.client, request):
             self._metrics.busy.inc()
-            return answer(Busy(request, RETRY_AFTER_MS))
+            return answer(self._busy(request, envelope.sig))
         check = self._questions.envelope(envelope)
 
         def judged(holds: bool) -> None:
@@ -85,9 +86,14 @@ class Admission:
                 self._take(envelope, body, request, answer)
             else:
                 message = "the client's signature on the envelope does not verify"
-                self._reject(request, SIGNATURE, message, answer)
+                self._reject(envelope, SIGNATURE, message, answer)
 
         return self._gate.push_envelope(check, judged)
+
+    def unreadable(self, reason: str, message: str) -> Rejected:
+        """The answer to a frame that holds no envelope; see ClientService."""
+        self._metrics.rejected.labels(reason).inc()
+        return self._rejected(ZERO_HASH, bytes(SIGNATURE_BYTES), reason, message)
 
     def executed(self, outcomes: tuple[Outcome, ...]) -> None:
         """Answer whoever waits for these."""
@@ -106,7 +112,7 @@ class Admission:
             case Outcome() as known:
                 answer(self._reply(known))
             case Refusal() as refusal:
-                self._refuse(request, refusal, answer)
+                self._refuse(envelope, refusal, answer)
             case None:
                 if self._remember(envelope.client, request):
                     self._engine.inbox.put(Submit(envelope))
@@ -150,14 +156,26 @@ class Admission:
                 return
             self._forget(request)
 
-    def _refuse(self, request: bytes, refusal: Refusal, answer: Callable[[Answer], None]) -> None:
-        self._reject(request, refusal.reason, refusal.failure.message, answer)
+    def _refuse(
+        self, envelope: Envelope, refusal: Refusal, answer: Callable[[Answer], None]
+    ) -> None:
+        self._reject(envelope, refusal.reason, refusal.failure.message, answer)
 
     def _reject(
-        self, request: bytes, reason: str, message: str, answer: Callable[[Answer], None]
+        self, envelope: Envelope, reason: str, message: str, answer: Callable[[Answer], None]
     ) -> None:
         self._metrics.rejected.labels(reason).inc()
-        answer(Rejected(request, reason, message))
+        answer(self._rejected(envelope.digest(), envelope.sig, reason, message))
+
+    def _rejected(self, request: bytes, envelope_sig: bytes, reason: str, message: str) -> Rejected:
+        epoch = self._engine.standing.epoch
+        unsigned = Rejected(request, reason, message, epoch, self.me, bytes(SIGNATURE_BYTES))
+        return signed_refusal(unsigned, self._scope, self._signer, envelope_sig)
+
+    def _busy(self, request: bytes, envelope_sig: bytes) -> Busy:
+        epoch = self._engine.standing.epoch
+        unsigned = Busy(request, RETRY_AFTER_MS, epoch, self.me, bytes(SIGNATURE_BYTES))
+        return signed_refusal(unsigned, self._scope, self._signer, envelope_sig)
 
     def _reply(self, outcome: Outcome) -> Reply:
         standing = self._engine.standing

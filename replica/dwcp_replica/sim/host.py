@@ -18,6 +18,7 @@ from dwcp.wire.envelope import (
     decode_batch,
     decode_body,
     reply_signing_bytes,
+    signed_refusal,
 )
 from dwcp.wire.peer import PeerMessage, decode_message, encode_message
 from dwcp.wire.records import EpochRecord, scope_of
@@ -215,8 +216,10 @@ class Host:
         if isinstance(found, Outcome):
             self._answer(found)
         elif isinstance(found, Refusal):
-            rejected = Rejected(envelope.digest(), found.reason, found.failure.message)
-            self._tell(envelope.client, rejected)
+            words = (found.reason, found.failure.message)
+            rejected = Rejected(envelope.digest(), *words, 0, self.me, bytes(64))
+            signed = signed_refusal(rejected, self._scope, self._signer, envelope.sig)
+            self._tell(envelope.client, signed)
         else:
             self.feed(Submit(envelope))
 

@@ -11,6 +11,7 @@ from replica.harness import decode_answer
 from replica.waiting import in_loop
 
 REPLY = Reply(bytes(32), 1, 2, b"\x90", 0, 1, 3, bytes(64))
+BUSY = Busy(bytes(32), 5, 0, 3, bytes(64))
 
 
 @in_loop
@@ -28,9 +29,9 @@ async def test_a_reply_goes_to_all_who_wait_and_nobody_else() -> None:
             assert waiting.result() == REPLY
         frames = [await first.get(), await second.get()]
         assert frames == [encode_answer(REPLY)] * 2
-        other.answer(Busy(bytes(32), 5))
+        other.answer(BUSY)
         frame = await other.get()
-        assert decode_answer(frame) == Busy(bytes(32), 5)
+        assert decode_answer(frame) == BUSY
     assert desk.connections == 0
     assert not desk.wants(b"a", REPLY.request)
 

@@ -63,7 +63,10 @@ async def test_bad_envelopes_are_refused_with_a_reason(tmp_path: Path) -> None:
             (client.sign(good.body + b"\x00"), 400, "malformed"),
             (client.sign(_body(sequence=0)), 400, "malformed"),
         ]:
-            await _refused(cluster, msgspec.msgpack.encode(envelope), code, reason, envelope)
+            found = await _refused(
+                cluster, msgspec.msgpack.encode(envelope), code, reason, envelope
+            )
+            assert client.checker.refuse(1, found, envelope.sig) is None, reason
         await _refused(cluster, b"\xc1", 400, "malformed", None)
         await _refused(cluster, b"\x95" + b"\x91" * 100_000, 400, "malformed", None)
         await _refused(cluster, b"", 400, "malformed", None)
@@ -78,7 +81,7 @@ def _body(sequence: int) -> bytes:
 
 async def _refused(
     cluster: Tasks, body: bytes, code: int, reason: str, envelope: Envelope | None
-) -> None:
+) -> Rejected:
     place = cluster.places[1]
     metric = f'dwcp_rejected_total{{reason="{reason}"}}'
     before = await cluster.http.metric(place, metric)
@@ -87,6 +90,7 @@ async def _refused(
     assert (found, rejected.reason) == (code, reason), rejected
     assert rejected.request == (ZERO_HASH if envelope is None else envelope.digest())
     assert await cluster.http.metric(place, metric) == before + 1
+    return rejected
 
 
 @in_loop
