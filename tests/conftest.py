@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from peers.build import ensure
+from sandbox.shell import SandboxError
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
@@ -27,6 +30,21 @@ def conformance() -> Path:
             pytest.fail("../shared/conformance is missing, and in CI a skip is a failure")
         pytest.skip("../shared/conformance is not there: independent cases are not run")
     return folder
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], Path]:
+    """Builds one of tests/peers; where that can not be, its tests say so."""
+
+    def build(module: str) -> Path:
+        try:
+            return ensure(module)
+        except SandboxError as error:
+            if os.environ.get("CI") == "true":
+                raise
+            return pytest.skip(f"{module} can not be built here: {error}")
+
+    return build
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def ensure(cache: Path) -> Path:
         if finished.exists():
             finished.touch()
         else:
-            _make(finished, _find_go(cache))
+            _make(finished, find_go(cache))
             _forget_old_builds(cache)
     return finished
 
@@ -131,7 +131,7 @@ def parse_go_version(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _find_go(cache: Path) -> Path:
+def find_go(cache: Path) -> Path:
     """A Go that is new enough: from PATH, from the cache, or downloaded as a module."""
     downloaded = cache / f"go-{GO_TOOLCHAIN}"
     on_path = shutil.which("go")
