@@ -24,7 +24,7 @@ from dwcp.wire.peer import (
     VoteSig,
     vote_signing_bytes,
 )
-from dwcp_replica.core import catchup, checkpoints, evidence
+from dwcp_replica.core import catchup, checkpoints, evidence, proposals
 from dwcp_replica.core.certificates import Membership, Vote, VoteBook
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.effects import CertificateRecord, CheckpointStable
@@ -163,7 +163,7 @@ def unverified_headers(patches: Patches) -> None:
 
 def unverified_clients(patches: Patches) -> None:
     """An envelope counts without its client's signature."""
-    patches.set(normal, "check_envelopes", lambda _core, batch: None if batch.envelopes else "")
+    patches.set(proposals, "check_envelopes", lambda _core, batch: None if batch.envelopes else "")
 
 
 def unverified_bodies(patches: Patches) -> None:
@@ -174,7 +174,7 @@ def unverified_bodies(patches: Patches) -> None:
             return "prev"
         return Slot.decoded(entry, decode_batch(entry.body))
 
-    patches.set(normal, "acceptable", acceptable)
+    patches.set(proposals, "acceptable", acceptable)
 
 
 def catch_up_without_certificate(patches: Patches) -> None:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from dwcp.wire.peer import Prepare, ViewChange, vote_signing_bytes
-from dwcp_replica.core import elections
+from dwcp_replica.core import elections, proposals
 from dwcp_replica.core import recover as recovery
 from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.chain import Branch, Slot
 from dwcp_replica.core.effects import EntryRecord, Record, ViewChangeReason, ViewChangeRecord
-from dwcp_replica.core.pbft import adoption, restart, timers, view_change
+from dwcp_replica.core.pbft import restart, timers, view_change
 from dwcp_replica.core.pending import RequestPool
 from dwcp_replica.core.recover import Statement
 from dwcp_replica.core.replica import Replica
@@ -223,7 +223,7 @@ def bodies_unchecked_in_new_view(patches: Patches) -> None:
     def checked(_core: Core, entry: Any, _stamp_ms: int) -> Slot | None:
         return Slot.of(entry)
 
-    patches.set(adoption, "checked", checked)
+    patches.set(proposals, "checked", checked)
 
 
 def votes_below_the_view_asked_for(patches: Patches) -> None:

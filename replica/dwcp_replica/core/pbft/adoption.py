@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
-from dwcp.wire.envelope import batch_digest, decode_batch
+from dwcp.wire.envelope import batch_digest
 from dwcp.wire.peer import Bodies, Entry, FetchBodies, Header
+from dwcp_replica.core import proposals
 from dwcp_replica.core.chain import Branch, Slot
-from dwcp_replica.core.pbft import normal
-from dwcp_replica.core.state import BODY_BYTES_MAX, EARLY_MAX, Core
+from dwcp_replica.core.state import EARLY_MAX, Core
 
 BODIES_BYTES_MAX = 8 * 1024 * 1024
 
@@ -83,48 +81,18 @@ def adopt(core: Core, branch: Branch, view: int, first: Slot | None = None) -> O
         if body is None:
             missing.append(header)
             continue
-        slot = checked(core, Entry(header, body), stamp_ms)
+        slot = proposals.checked(core, Entry(header, body), stamp_ms)
         if slot is None:
             return Worthless(header)
         stamp_ms = slot.stamp_ms
         slots.append(slot)
     if missing:
         return Lacking(tuple(missing))
-    if first is not None and not stamp_follows(core, stamp_ms, first):
+    if first is not None and not proposals.stamp_follows(core, stamp_ms, first):
         return Mistimed()
     core.replace_above(slots[0].header.index - 1 if slots else branch.tip.index, slots)
     assert core.log.tip.hash == branch.tip.hash, "the log is not the new view's start"
     return Adopted()
-
-
-def stamp_follows(core: Core, before_ms: int, first: Slot) -> bool:
-    """Agreed time never goes back, and jumps ahead only where an inherited entry did.
-
-    A NEW-VIEW may come late, so that a stamp from the past is no fault.
-    """
-    limit_ms = core.wall_ms + core.record.parameters.max_clock_skew_ms
-    return first.stamp_ms == before_ms or before_ms < first.stamp_ms <= limit_ms
-
-
-def checked(core: Core, entry: Entry, stamp_ms: int) -> Slot | None:
-    """The entry ready for the log; None when its body is not one that a replica accepts.
-
-    Somebody honest took it only with a stamp near its own clock, and clocks go on: a stamp far
-    ahead of mine was taken by nobody.
-    """
-    if len(entry.body) > BODY_BYTES_MAX:
-        return None
-    try:
-        batch = decode_batch(entry.body)
-    except msgspec.DecodeError:
-        return None
-    latest_ms = core.wall_ms + 2 * core.record.parameters.max_clock_skew_ms
-    if not stamp_ms <= batch.stamp_ms <= max(latest_ms, stamp_ms):
-        return None
-    # the first entry of a view is empty, so that an empty batch is as good as a signed one
-    if batch.envelopes and normal.check_envelopes(core, batch):
-        return None
-    return Slot.decoded(entry, batch)
 
 
 def body_of(core: Core, header: Header) -> bytes | None:

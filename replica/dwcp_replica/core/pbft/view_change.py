@@ -16,7 +16,7 @@ from enum import Enum
 
 import msgspec
 
-from dwcp.wire.envelope import Batch, Envelope, batch_digest, decode_batch
+from dwcp.wire.envelope import Batch, Envelope
 from dwcp.wire.peer import (
     Bodies,
     Certificate,
@@ -28,7 +28,7 @@ from dwcp.wire.peer import (
     NewView,
     ViewChange,
 )
-from dwcp_replica.core import election_book, evidence
+from dwcp_replica.core import election_book, evidence, proposals
 from dwcp_replica.core.chain import Branch, Slot
 from dwcp_replica.core.effects import (
     EnteredRecord,
@@ -225,7 +225,7 @@ def lead(core: Core) -> None:
         case adoption.Adopted():
             core.leading = None
             stamp_ms = max(core.log.stamp_ms, core.wall_ms)
-            first = normal.sign_entry(core, Batch(stamp_ms, ()))
+            first = proposals.sign_entry(core, Batch(stamp_ms, ()))
             enter(core, NewView(election, first), Slot.of(first))
 
 
@@ -318,18 +318,7 @@ def try_new_view(core: Core, message: NewView, sender: int) -> bool:
 
 def first_entry(branch: Branch, first: Entry) -> Slot | str:
     """The new view's first entry, ready for the log, or why it does not hold."""
-    header, tip = first.header, branch.tip
-    if (header.index, header.prev) != (tip.index + 1, tip.hash):
-        return "start"
-    if batch_digest(first.body) != header.batch:
-        return "digest"
-    try:
-        batch = decode_batch(first.body)
-    except msgspec.DecodeError:
-        return "body"
-    if batch.envelopes:
-        return "not-empty"
-    return Slot.decoded(first, batch)
+    return proposals.first_entry(branch.tip, first)
 
 
 def enter(core: Core, message: NewView, first: Slot) -> None:
