@@ -58,7 +58,7 @@ test: lint ## all tests (what CI runs); those on real Kubernetes need root
 	@$(BIN)/pytest -q --durations=15 -m "slow or processes or kube"
 
 long: lint ## larger counts: 100,000 mutated frames a kind, 5,000 new lives (half an hour)
-	@DWCP_FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 3600 tests/replica/core/test_fuzz.py
+	@PYTHONPATH=tests $(BIN)/python -m replica.fuzz --frames 100000
 	@$(BIN)/dwcp sim campaign --seconds 1500
 
 sim: setup ## a minute of new simulated lives

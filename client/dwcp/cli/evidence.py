@@ -125,7 +125,9 @@ async def _collect(record: EpochRecord) -> list[object]:
         try:
             async with session.get(f"{url}/dwcp/v1/evidence") as response:
                 return [proof["proof"] for proof in await response.json()]
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
+        except (
+            aiohttp.ClientError, TimeoutError, ValueError, RecursionError, KeyError, TypeError,
+        ):  # fmt: skip
             return []
 
     timeout = aiohttp.ClientTimeout(total=ASK_S_MAX)

@@ -15,14 +15,21 @@ def decoder_of(shape: Any) -> Callable[[bytes], Any]:
     RecursionError, and text that is not UTF-8 in a UnicodeDecodeError: to the caller both are
     malformed messages like any other.
     """
-    decode = msgspec.msgpack.Decoder(shape).decode
+    return _guarded(msgspec.msgpack.Decoder(shape).decode, "MessagePack")
 
+
+def json_decoder_of(shape: Any) -> Callable[[bytes], Any]:
+    """As `decoder_of`, for JSON."""
+    return _guarded(msgspec.json.Decoder(shape).decode, "JSON")
+
+
+def _guarded(decode: Callable[[bytes], Any], form: str) -> Callable[[bytes], Any]:
     def decoded(data: bytes) -> Any:
         try:
             return decode(data)
         except RecursionError:
-            raise msgspec.DecodeError("MessagePack nested too deeply") from None
+            raise msgspec.DecodeError(f"{form} nested too deeply") from None
         except ValueError as error:
-            raise msgspec.DecodeError(f"MessagePack with a bad value: {error}") from None
+            raise msgspec.DecodeError(f"{form} with a bad value: {error}") from None
 
     return decoded

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 
+from dwcp.wire.decoding import json_decoder_of
 from dwcp.wire.records import Identity, SignedGenesis, is_complete
 from dwcp_operator.act.api import CLAIM, POD
 from dwcp_operator.act.keeper import GenesisKeeper
@@ -41,6 +42,9 @@ class _NotReady(msgspec.Struct, frozen=True):
     """What a member's /readyz says."""
 
     reason: str = ""
+
+
+_decode_not_ready: Callable[[bytes], _NotReady] = json_decoder_of(_NotReady)
 
 
 class Observer:
@@ -108,7 +112,7 @@ class Observer:
         try:
             async with self._http.get(f"{url}/readyz", timeout=TIMEOUT) as response:
                 said = await response.content.read(REASON_BYTES_MAX)
-            reason = msgspec.json.decode(said, type=_NotReady).reason
+            reason = _decode_not_ready(said).reason
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None  # it only starts, or is gone: the Pod's own state says so
         except msgspec.DecodeError:

@@ -8,7 +8,6 @@ was given on its volume.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -21,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from dwcp.identity import Ed25519Verifier
-from dwcp.wire.decoding import decoder_of
+from dwcp.wire.decoding import decoder_of, json_decoder_of
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, check_genesis, scope_of
 from dwcp_operator.plan.observed import EvidenceSeen, Report
 
@@ -60,8 +59,8 @@ class StatusBody(Struct, frozen=True, rename="camel", kw_only=True):
     evidence: tuple[EvidenceBody, ...]
 
 
-_status_decoder = msgspec.json.Decoder(StatusBody)
-_identity_decoder = msgspec.json.Decoder(Identity)
+_decode_status: Callable[[bytes], StatusBody] = json_decoder_of(StatusBody)
+_decode_identity: Callable[[bytes], Identity] = json_decoder_of(Identity)
 _decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
@@ -117,7 +116,7 @@ class Probe:
         if answer.status != 200:
             raise ProbeError(f"{self.name} answered its identity with {answer.status}")
         try:
-            shown = _identity_decoder.decode(answer.body)
+            shown = _decode_identity(answer.body)
         except msgspec.DecodeError as error:
             raise ProbeError(f"the identity of {self.name} is malformed: {error}") from None
         if shown.name != self.name:
@@ -194,7 +193,7 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
 def _base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         return b""
 
 
@@ -219,7 +218,7 @@ def checked_genesis(name: str, body: bytes) -> SignedGenesis:
 
 def _report(name: str, number: int, body: bytes, now: str) -> Report | None:
     try:
-        status = _status_decoder.decode(body)
+        status = _decode_status(body)
     except msgspec.DecodeError as error:
         raise ProbeError(f"the status of {name} is malformed: {error}") from None
     if (status.name, status.id) != (name, number):

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from dwcp_replica.sim.campaign import attempt
+from dwcp_replica.sim.page import rewritten
 from dwcp_replica.sim.scenario import Fault, Scenario, derive
 from dwcp_replica.sim.world import Link
-
-BEGIN: Final = "<!-- planted:begin -->"
-END: Final = "<!-- planted:end -->"
 
 
 class Patches:
@@ -122,10 +120,6 @@ def hunt(bug: Planted, stop: Callable[[], bool] = lambda: False) -> Caught:
 
 def write_table(page: str, found: Sequence[Caught], commit: str) -> str:
     """The page with the table between its markers made anew."""
-    assert BEGIN in page, f"the page has no {BEGIN}"
-    assert END in page, f"the page has no {END}"
-    before, rest = page.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
     rows = [
         f"| {one.name} | {'yes' if one.caught else '**no**'} | {one.seeds} | {one.seconds:.1f} "
         f"| {_cell(one.by)} |"
@@ -137,7 +131,7 @@ def write_table(page: str, found: Sequence[Caught], commit: str) -> str:
         f"core, at commit {commit} (`dwcp sim planted --write docs/assurance.md`).\n\n"
         "| planted bug | caught | seeds | seconds | by |\n|---|---|---|---|---|\n"
     )
-    return f"{before}{BEGIN}\n{head}" + "\n".join(rows) + f"\n{END}{after}"
+    return rewritten(page, "planted", head + "\n".join(rows))
 
 
 def _cell(text: str) -> str:

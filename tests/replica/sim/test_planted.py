@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from dwcp_replica.core.certificates import Membership
+from dwcp_replica.sim.page import between, marks
 from dwcp_replica.sim.planted import PLANTED
-from dwcp_replica.sim.planting import BEGIN, END, Caught, hunt, planted, write_table
+from dwcp_replica.sim.planting import Caught, hunt, planted, write_table
 from dwcp_replica.sim.run import simulate
 
 ASSURANCE = Path(__file__).resolve().parents[3] / "docs" / "assurance.md"
@@ -78,7 +79,8 @@ def test_the_table_is_written_between_its_marks() -> None:
         Caught("one", caught=True, seeds=3, seconds=1.25, by="Violation: a|b"),
         Caught("two", caught=False, seeds=9, seconds=0.0, by=""),
     ]
-    page = write_table(f"before\n{BEGIN}\nold\n{END}\nafter\n", rows, "abc1234")
+    begin, end = marks("planted")
+    page = write_table(f"before\n{begin}\nold\n{end}\nafter\n", rows, "abc1234")
     assert "| one | yes | 3 | 1.2 | Violation: a/b |" in page
     assert "| two | **no** | 9 | 0.0 |  |" in page
     assert "abc1234" in page
@@ -87,7 +89,12 @@ def test_the_table_is_written_between_its_marks() -> None:
     assert page.endswith("after\n")
 
 
+def test_a_page_without_marks_says_which_to_add() -> None:
+    with pytest.raises(ValueError, match=r"<!-- planted:begin -->"):
+        write_table("a page\n", [], "abc1234")
+
+
 def test_the_page_lists_every_planted_bug() -> None:
-    table = ASSURANCE.read_text().split(BEGIN, 1)[1].split(END, 1)[0]
+    table = between(ASSURANCE.read_text(), "planted")
     missing = [name for name in PLANTED if f"| {name} | yes |" not in table]
     assert not missing, "write it anew: dwcp sim planted --write docs/assurance.md"
