@@ -59,3 +59,28 @@ def test_independent_cases(conformance: Path) -> None:
         checked += 1
     print(f"bft_facts/quorum: {checked} cases")
     assert checked >= 50
+
+
+def test_majorities_from_independent_cases(conformance: Path) -> None:
+    """What a majority has acknowledged, and whether a vote is decided, by `quorum` alone."""
+    checked, joint = 0, 0
+    for line in (conformance / "raft_quorum" / "quorum.jsonl").read_text().splitlines():
+        case = json.loads(line)
+        halves = [set(case["voters"]), set(case.get("voters_joint") or case["voters"])]
+        voters = halves[0] or halves[1]
+        if not voters or (halves[1] or voters) != voters:
+            joint += 1  # ours are whole sets: members change by the next epoch, never jointly
+            continue
+        enough = quorum(len(voters), "Crash")
+        if case["op"] == "committed_index":
+            acked = sorted((case["acked"].get(str(v), 0) for v in voters), reverse=True)
+            assert acked[enough - 1] == case["expected"], case["id"]
+        else:
+            votes = [case["votes"].get(str(v)) for v in voters]
+            won, lost = votes.count(True) >= enough, votes.count(False) > len(voters) - enough
+            assert ("won" if won else "lost" if lost else "pending") == case["expected"], case["id"]
+        checked += 1
+    print(
+        f"raft_quorum: {checked} cases; {joint} of joint or empty memberships, which are not ours"
+    )
+    assert checked >= 20
