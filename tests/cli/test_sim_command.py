@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dwcp.cli.sim import sim
+from dwcp_replica.sim.page import marks
 from dwcp_replica.sim.planted import PLANTED
-from dwcp_replica.sim.planting import BEGIN, END, planted
+from dwcp_replica.sim.planting import planted
 
 
 def run(*words: str) -> Result:
@@ -115,7 +116,7 @@ def test_planted_bugs_are_listed_with_how_they_were_caught(tmp_path: Path) -> No
 
 def test_the_table_needs_the_whole_list(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"{BEGIN}\n{END}\n")
+    page.write_text("\n".join(marks("planted")))
     result = run("planted", "--only", "quorum-2f", "--write", str(page))
     assert result.exit_code == 2
     assert "leave --only out" in result.stderr
