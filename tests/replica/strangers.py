@@ -23,7 +23,6 @@ from dwcp.matching import ReplicaMessage
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import (
     Batch,
-    Busy,
     Envelope,
     EnvelopeBody,
     Rejected,
@@ -118,7 +117,7 @@ class Envelopes:
 
     def take(self, frame: bytes) -> str:
         envelope = decode_envelope(frame)
-        if isinstance(envelope, Rejected):
+        if not isinstance(envelope, Envelope):
             return "undecodable"
         if encode(envelope) in self.genuine:
             return "same"
@@ -289,14 +288,14 @@ class Answers:
         self._execute()  # the session opens
         (self.envelope,) = {e.digest(): e for _, e in self.world.poll()}.values()
         self.world.order(self.envelope)
-        request = self.envelope.digest()
         self.genuine: dict[bytes, int] = {}
         if kind == "Reply":
             self.genuine = {encode(self.world.apply(m)[0]): m for m in range(4)}
         elif kind == "Busy":
-            self.genuine = {encode(Busy(request, 100)): 0}
+            self.genuine = {encode(self.world.members.busy(0, self.envelope, 100)): 0}
         else:
-            self.genuine = {encode(Rejected(request, "unknown-client", "not known here")): 0}
+            refused = self.world.members.rejected(0, self.envelope, "unknown-client", "not known")
+            self.genuine = {encode(refused): 0}
         self._decode = decoder_of(ReplicaMessage)
 
     def _execute(self) -> None:

@@ -24,8 +24,8 @@ from replica.waiting import in_loop
 
 FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "400"))
 SEED = int(os.environ.get("DWCP_FUZZ_SEED", "20261122"))
-NEVER_REFUSED = {"Challenge", "ServerHello", "Busy", "Rejected", "EnvelopeBody"}
-"""A nonce is answered whatever it is; one member's unsigned word alone decides nothing."""
+NEVER_REFUSED = {"Challenge", "ServerHello", "EnvelopeBody"}
+"""A nonce is answered whatever it is; what a client signs is its own."""
 
 
 @in_loop
