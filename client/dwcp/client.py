@@ -34,6 +34,8 @@ from dwcp.waiting import Limits
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import Envelope
 from dwcp.wire.operations import (
+    Command,
+    CommandResult,
     DeleteRangeRequest,
     DeleteRangeResponse,
     Failure,
@@ -54,7 +56,7 @@ CLIENT_KEY_FILE: Final = "client.key"
 GENESIS_FILE: Final = "genesis.msgpack"
 
 _log = logging.getLogger("dwcp")
-_Response = TypeVar("_Response", PutResponse, RangeResponse, DeleteRangeResponse)
+_Response = TypeVar("_Response", PutResponse, RangeResponse, DeleteRangeResponse, CommandResult)
 
 
 class Client:
@@ -232,12 +234,21 @@ class Client:
         header, result = await self._one(request, DeleteRangeResponse, timeout_ms)
         return DeleteResult(header, result.deleted, result.prev_kvs)
 
-    async def execute(self, *operations: Operation, timeout_ms: int | None = None) -> ExecuteResult:
+    async def command(self, payload: bytes, *, timeout_ms: int | None = None) -> bytes:
+        """Execute a command of the state machine that the cluster's owner embeds; its answer."""
+        _, result = await self._one(Command(payload), CommandResult, timeout_ms)
+        return result.payload
+
+    async def execute(
+        self, *operations: Operation | bytes, timeout_ms: int | None = None
+    ) -> ExecuteResult:
         """Send operations together: executed in this order, each by itself, not as a transaction.
 
-        A refused operation is a Failure among the results; the others are still executed.
+        Bytes are a command of the embedded state machine. A refused operation is a Failure among
+        the results; the others are still executed.
         """
-        answered = await self._answered(operations, timeout_ms)
+        sent = tuple(Command(one) if isinstance(one, bytes) else one for one in operations)
+        answered = await self._answered(sent, timeout_ms)
         return ExecuteResult(self._header(answered), answered.results)
 
     # --- standing --------------------------------------------------------------------------

@@ -133,7 +133,13 @@ class SyncClient:
             self._client.delete(key, range_end, prev_kv=prev_kv, timeout_ms=timeout_ms)
         )
 
-    def execute(self, *operations: Operation, timeout_ms: int | None = None) -> ExecuteResult:
+    def command(self, payload: bytes, *, timeout_ms: int | None = None) -> bytes:
+        """Execute a command of the embedded state machine; its answer."""
+        return self._run(self._client.command(payload, timeout_ms=timeout_ms))
+
+    def execute(
+        self, *operations: Operation | bytes, timeout_ms: int | None = None
+    ) -> ExecuteResult:
         """Send operations together, as Client.execute."""
         return self._run(self._client.execute(*operations, timeout_ms=timeout_ms))
 

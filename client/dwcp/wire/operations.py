@@ -179,6 +179,12 @@ class CloseSession(Struct, frozen=True, array_like=True, tag="close_session"):
     """Close the session this envelope belongs to; later envelopes in it are refused."""
 
 
+class Command(Struct, frozen=True, array_like=True, tag="command"):
+    """A command for the state machine that the cluster's owner embeds; opaque to DWCP."""
+
+    payload: bytes
+
+
 KeyOperation = (
     PutRequest
     | RangeRequest
@@ -196,7 +202,7 @@ KeyOperation = (
     | DefragmentRequest
 )
 """What the store of keys executes."""
-Operation = KeyOperation | OpenSession | CloseSession
+Operation = KeyOperation | OpenSession | CloseSession | Command
 
 
 class KeyValue(Struct, frozen=True, array_like=True):
@@ -321,6 +327,12 @@ class SessionClosed(Struct, frozen=True, array_like=True, tag="session_closed"):
     """The session is closed."""
 
 
+class CommandResult(Struct, frozen=True, array_like=True, tag="command"):
+    """What the embedded state machine answered."""
+
+    payload: bytes
+
+
 class Failure(Struct, frozen=True, array_like=True, tag="failure"):
     """The operation was refused and changed nothing; `code` is a gRPC status code as etcd uses it.
 
@@ -356,6 +368,7 @@ Result = (
     | DefragmentResponse
     | SessionOpened
     | SessionClosed
+    | CommandResult
     | Failure
     | EnvelopeFailure
 )

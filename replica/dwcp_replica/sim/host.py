@@ -40,7 +40,8 @@ from dwcp_replica.core.replica import Replica
 from dwcp_replica.sim.disk import Disk
 from dwcp_replica.sim.liar import Liar
 from dwcp_replica.sim.world import World
-from dwcp_replica.store.store import Outcome, Refusal, Store
+from dwcp_replica.store.refusals import Refusal
+from dwcp_replica.store.store import Outcome, Store
 
 WALL_START_MS = 1_700_000_000_000
 CLOCK_STEP_MS = 8

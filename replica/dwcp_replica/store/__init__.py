@@ -5,8 +5,9 @@ process, on every platform. No clock, no randomness, no I/O; time is the batch's
 """
 
 from dwcp_replica.store.mvcc import Mvcc
+from dwcp_replica.store.refusals import Refusal
 from dwcp_replica.store.sessions import RefusalReason, SessionLimits, Sessions
-from dwcp_replica.store.store import Outcome, Refusal, Store, StoreLimits
+from dwcp_replica.store.store import Outcome, Store, StoreLimits
 
 __all__ = [
     "Mvcc",

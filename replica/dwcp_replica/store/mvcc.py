@@ -30,7 +30,8 @@ from dwcp.wire.operations import (
     RangeResponse,
     Result,
 )
-from dwcp_replica.store.digest import Identifier
+from dwcp_replica.store.digest import path_of
+from dwcp_replica.store.records import Reading
 
 KEY_NOT_PROVIDED: Final = Failure(3, "etcdserver: key is not provided")
 KEY_NOT_FOUND: Final = Failure(3, "etcdserver: key not found")
@@ -40,6 +41,8 @@ FUTURE_REVISION: Final = Failure(11, "etcdserver: mvcc: required revision is a f
 NO_SPACE: Final = Failure(8, "etcdserver: mvcc: database space exceeded")
 NO_LEASES: Final = Failure(12, "leases are not supported yet: leave lease at 0")
 
+_VERSION: Final = b"\x10"
+"""Kind of record (store.py has them all)."""
 FROM_KEY: Final = b"\0"
 """The range_end that means every key from `key` on."""
 KEY_VALUE_OVERHEAD_BYTES: Final = 64
@@ -208,15 +211,20 @@ class Mvcc:
             deleted=len(gone), prev_kvs=tuple(gone) if request.prev_kv else ()
         )
 
-    def drain_changes(self) -> Iterator[tuple[Identifier, bytes | None]]:
-        """The records that changed since the last call, for the state's digest."""
+    def drain_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """The records that changed since the last call."""
         changed, self._changed = self._changed, []
         return map(_record, changed)
 
-    def records(self) -> Iterator[tuple[Identifier, bytes]]:
-        """Every record, from scratch: one per version of a key."""
-        for versions in self._history.values():
-            yield from map(_record, versions)
+    def load(self, records: Reading) -> None:
+        """Be what these records say: every version of every key, by ascending revision."""
+        for _, value in records.scan(_VERSION, bytes((_VERSION[0] + 1,))):
+            kv = msgspec.msgpack.decode(value, type=KeyValue)
+            self._history.setdefault(kv.key, []).append(kv)
+            if kv.version:
+                self._live[kv.key] = kv
+            else:
+                self._live.pop(kv.key, None)
 
     def _check_put(self, request: PutRequest, previous: KeyValue | None) -> Failure | None:
         if not request.key:
@@ -267,5 +275,6 @@ class Mvcc:
         return versions[position - 1]
 
 
-def _record(kv: KeyValue) -> tuple[Identifier, bytes]:
-    return ("version", kv.key, kv.mod_revision), msgspec.msgpack.encode(kv)
+def _record(kv: KeyValue) -> tuple[bytes, bytes]:
+    key = b"".join((_VERSION, kv.mod_revision.to_bytes(8, "big"), path_of(kv.key)))
+    return key, msgspec.msgpack.encode(kv)

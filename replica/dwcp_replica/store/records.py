@@ -1,19 +1,29 @@
 """The one shape that every replicated state has: an ordered map from keys to values.
 
 A state machine keeps all that it must remember in `Records`, and gets from them what agreement
-needs: a digest whose cost follows what changed, snapshots that later writes do not touch, and
+needs: a digest whose cost follows what changed, views that later writes do not touch, and
 (between replicas) the transfer of only what differs. Two states are equal exactly when their
 digests are.
+
+`commit` marks a state that a restart may find. Between commits writes are held in memory, so that
+a commit is all or nothing and a full disk loses nothing: whatever was executed since the last one
+is in the log and is executed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sortedcontainers import SortedDict
 
-from dwcp_replica.store.digest import StateDigest
+from dwcp_replica.store.digest import KEY_BYTES_MAX, Trie
+
+VALUE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A record must fit a frame on the way to a replica that lacks it."""
+
+Target = tuple[int, bytes]
+"""A stable checkpoint that a state is being turned into: its index and its state digest."""
 
 
 class Reading(Protocol):
@@ -37,7 +47,7 @@ class Records(Reading, Protocol):
     """The records of a state; written by one batch at a time."""
 
     def set(self, key: bytes, value: bytes) -> None:
-        """Set a key. Keys are at most 480 bytes; values at most 16 MiB."""
+        """Set a key. Keys are at most 480 bytes; values at most 8 MiB."""
         ...
 
     def remove(self, key: bytes) -> None:
@@ -49,12 +59,107 @@ class Records(Reading, Protocol):
         ...
 
 
-class MemoryRecords:
-    """Records in memory: for the simulator, and for tests."""
+class View(Protocol):
+    """A state as it was at a commit, for replicas that need it; closed soon."""
 
-    def __init__(self) -> None:
-        self._map: Any = SortedDict()
-        self._digest = StateDigest()
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        ...
+
+    def node(self, place: bytes) -> bytes | None:
+        """A node of the state's trie (digest.py), or None."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class StateRecords(Records, Protocol):
+    """Records with what their owner needs: commits, views, and a state that is being fetched."""
+
+    @property
+    def target(self) -> Target | None:
+        """The checkpoint that this state is being turned into: until then it is no state at all."""
+        ...
+
+    def aim(self, target: Target | None) -> None:
+        """Begin to turn the state into another one, or note that it is done; commits."""
+        ...
+
+    def commit(self) -> None:
+        """Let a restart find the state as it is now. Raises DiskFull: then nothing changed."""
+        ...
+
+    def view(self) -> View:
+        """The state as of the last commit."""
+        ...
+
+    def node(self, place: bytes) -> bytes | None:
+        """A node of the trie as of the last `digest`."""
+        ...
+
+
+def checked(key: bytes, value: bytes) -> None:
+    """Refuse what could not be stored or sent: a bug of the state machine."""
+    assert 0 < len(key) <= KEY_BYTES_MAX, f"a key of {len(key)} bytes; 1 to {KEY_BYTES_MAX} may be"
+    assert len(value) <= VALUE_BYTES_MAX, (
+        f"a value of {len(value)} bytes; {VALUE_BYTES_MAX} at most"
+    )
+
+
+class MemoryNodes:
+    """A trie's nodes in memory."""
+
+    def __init__(self, held: dict[bytes, bytes] | None = None) -> None:
+        self.held = {} if held is None else held
+        self.get = self.held.get
+
+    def set(self, place: bytes, node: bytes) -> None:
+        """See digest.Nodes."""
+        self.held[place] = node
+
+    def remove(self, place: bytes) -> None:
+        """See digest.Nodes."""
+        del self.held[place]
+
+
+class MemoryView:
+    """What was committed; `target` as it stood then."""
+
+    def __init__(
+        self, records: dict[bytes, bytes], nodes: dict[bytes, bytes], target: Target | None
+    ) -> None:
+        self.records = records
+        self.nodes = nodes
+        self.target = target
+
+    def get(self, key: bytes) -> bytes | None:
+        """See View."""
+        return self.records.get(key)
+
+    def node(self, place: bytes) -> bytes | None:
+        """See View."""
+        return self.nodes.get(place)
+
+    def close(self) -> None:
+        """See View."""
+
+
+class MemoryRecords:
+    """Records in memory: for the simulator, for tests, and for clients that check answers.
+
+    `committed` is what a restart finds: it is never changed, only replaced.
+    """
+
+    def __init__(self, committed: MemoryView | None = None) -> None:
+        committed = committed or MemoryView({}, {}, None)
+        self.committed = committed
+        self._map: Any = SortedDict(committed.records)
+        self._nodes = MemoryNodes(dict(committed.nodes))
+        self._trie = Trie(self._nodes)
+        self._target = committed.target
+        self._changed: dict[bytes, bytes | None] = {}
 
     def __len__(self) -> int:
         return len(self._map)
@@ -73,14 +178,82 @@ class MemoryRecords:
 
     def set(self, key: bytes, value: bytes) -> None:
         """See Records."""
+        checked(key, value)
         self._map[key] = value
-        self._digest.update((key,), value)
+        self._changed[key] = value
 
     def remove(self, key: bytes) -> None:
         """See Records."""
         if self._map.pop(key, None) is not None:
-            self._digest.update((key,), None)
+            self._changed[key] = None
 
     def digest(self) -> bytes:
         """See Records."""
-        return self._digest.root()
+        changed, self._changed = self._changed, {}
+        self._trie.update(changed)
+        return self._trie.root()
+
+    @property
+    def target(self) -> Target | None:
+        """See StateRecords."""
+        return self._target
+
+    def aim(self, target: Target | None) -> None:
+        """See StateRecords."""
+        self._target = target
+        self.commit()
+
+    def commit(self) -> None:
+        """See StateRecords."""
+        self.digest()
+        self.committed = MemoryView(dict(self._map), dict(self._nodes.held), self._target)
+
+    def view(self) -> MemoryView:
+        """See StateRecords."""
+        return self.committed
+
+    def node(self, place: bytes) -> bytes | None:
+        """See StateRecords."""
+        return self._nodes.get(place)
+
+
+class Section:
+    """The records whose keys start with a prefix, shown without it: a part for one owner."""
+
+    def __init__(self, records: Records, prefix: bytes) -> None:
+        self._records = records
+        self._prefix = prefix
+        self._end = _after(prefix)
+
+    def get(self, key: bytes) -> bytes | None:
+        """See Reading."""
+        return self._records.get(self._prefix + key)
+
+    def scan(
+        self, low: bytes = b"", high: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """See Reading."""
+        end = self._end if high is None else self._prefix + high
+        skip = len(self._prefix)
+        for key, value in self._records.scan(self._prefix + low, end, reverse=reverse):
+            yield key[skip:], value
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """See Records; keys are shorter by the prefix."""
+        self._records.set(self._prefix + key, value)
+
+    def remove(self, key: bytes) -> None:
+        """See Records."""
+        self._records.remove(self._prefix + key)
+
+    def digest(self) -> bytes:
+        """The digest of this part, computed from scratch."""
+        part = Trie(MemoryNodes())
+        part.update(dict(self.scan()))
+        return part.root()
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key after all that start with a prefix."""
+    assert prefix[-1] < 0xFF, "a prefix whose last byte can be counted up"
+    return prefix[:-1] + bytes((prefix[-1] + 1,))

@@ -48,10 +48,15 @@ from msgspec import Struct
 
 from dwcp.wire.envelope import EnvelopeBody
 from dwcp.wire.operations import Failure, OpenSession
-from dwcp_replica.store.digest import Identifier
+from dwcp_replica.store.records import Reading
 
 ANSWER_DROPPED: Final = 15
 """Failure code of a repeated envelope that *was* executed, but whose answer is not kept."""
+
+
+_SESSION: Final = b"\x01"
+_REPLY: Final = b"\x02"
+"""Kinds of records (store.py has them all)."""
 
 
 class RefusalReason(StrEnum):
@@ -177,7 +182,7 @@ class Sessions:
         self._by_nonce: dict[tuple[bytes, bytes], Session] = {}
         self._open_count: dict[bytes, int] = {}
         self._closed_count: dict[bytes, int] = {}
-        self._changed: dict[Identifier, None] = {}
+        self._changed: dict[bytes, None] = {}
 
     # --- decisions -------------------------------------------------------------------------
 
@@ -301,7 +306,7 @@ class Sessions:
             reply = msgspec.structs.replace(reply, results=None)
         session.replies[body.sequence] = reply
         session.kept_bytes += len(reply.results or b"")
-        self._changed[("reply", session.number, body.sequence)] = None
+        self._changed[_reply_key(session.number, body.sequence)] = None
         self._bound_bytes(session)
         if not fresh.again:
             session.active_ms = stamp_ms
@@ -316,11 +321,14 @@ class Sessions:
         assert reply.results is not None, "a new reply has results"
         if len(reply.results) <= self._limits.closing_reply_bytes:
             session.closing = (body.sequence, reply)
+        self._remember_closed(session)
+        self._touch(session)
+
+    def _remember_closed(self, session: Session) -> None:
         self._closed[session.number] = session
         until_ms = session.time_ms + self._limits.open_tolerance_ms
         heapq.heappush(self._closed_until, (until_ms, session.number))
         _add(self._closed_count, session.client, 1)
-        self._touch(session)
 
     def _remove_open(self, session: Session) -> None:
         del self._open[session.number]
@@ -335,7 +343,7 @@ class Sessions:
     def _drop_reply(self, session: Session, sequence: int) -> None:
         reply = session.replies.pop(sequence)
         session.kept_bytes -= len(reply.results or b"")
-        self._changed[("reply", session.number, sequence)] = None
+        self._changed[_reply_key(session.number, sequence)] = None
 
     def _bound_bytes(self, session: Session) -> None:
         """Drop results until the session's fit: reads first, then the oldest."""
@@ -348,41 +356,75 @@ class Sessions:
                 return
             session.kept_bytes -= len(reply.results or b"")
             session.replies[sequence] = msgspec.structs.replace(reply, results=None)
-            self._changed[("reply", session.number, sequence)] = None
+            self._changed[_reply_key(session.number, sequence)] = None
 
-    # --- the state's digest ------------------------------------------------------------------
+    # --- records -----------------------------------------------------------------------------
 
-    def drain_changes(self) -> Iterator[tuple[Identifier, bytes | None]]:
+    def drain_changes(self) -> Iterator[tuple[bytes, bytes | None]]:
         """The records that changed since the last call; None for those that are gone."""
         changed, self._changed = self._changed, {}
-        return ((identifier, self._record_bytes(identifier)) for identifier in changed)
+        return ((key, self._record_bytes(key)) for key in changed)
 
-    def records(self) -> Iterator[tuple[Identifier, bytes]]:
-        """Every record, from scratch: one per session and one per reply kept."""
-        for session in (*self._open.values(), *self._closed.values()):
-            yield ("session", session.number), _session_bytes(session)
-            for sequence, reply in session.replies.items():
-                yield ("reply", session.number, sequence), msgspec.msgpack.encode(reply)
+    def load(self, records: Reading) -> None:
+        """Be what these records say; nothing else is remembered."""
+        found: list[tuple[Session, bool]] = []
+        for key, value in records.scan(_SESSION, _REPLY):
+            assert len(key) == 9, f"a session's key is {key.hex()}"
+            found.append(_session_of(value))
+        by_number = {session.number: session for session, _ in found}
+        for key, value in records.scan(_REPLY, bytes((_REPLY[0] + 1,))):
+            session = by_number[int.from_bytes(key[1:9], "big")]
+            reply = msgspec.msgpack.decode(value, type=StoredReply)
+            session.replies[int.from_bytes(key[9:], "big")] = reply
+            session.kept_bytes += len(reply.results or b"")
+        # among equally idle ones the order decides nothing: they expire together
+        for session, is_closed in sorted(found, key=lambda pair: pair[0].active_ms):
+            self._by_nonce[(session.client, session.nonce)] = session
+            if is_closed:
+                self._remember_closed(session)
+            else:
+                self._open[session.number] = session
+                _add(self._open_count, session.client, 1)
 
     def _touch(self, session: Session) -> None:
-        self._changed[("session", session.number)] = None
+        self._changed[_session_key(session.number)] = None
 
-    def _record_bytes(self, identifier: Identifier) -> bytes | None:
-        kind, number, *rest = identifier
-        assert isinstance(number, int), "sessions are named by numbers"
+    def _record_bytes(self, key: bytes) -> bytes | None:
+        number = int.from_bytes(key[1:9], "big")
         session = self._open.get(number) or self._closed.get(number)
         if session is None:
             return None
-        if kind == "session":
-            return _session_bytes(session)
-        assert isinstance(rest[0], int), "replies are named by sequence numbers"
-        reply = session.replies.get(rest[0])
+        if key.startswith(_SESSION):
+            return _session_bytes(session, is_closed=number in self._closed)
+        reply = session.replies.get(int.from_bytes(key[9:], "big"))
         return None if reply is None else msgspec.msgpack.encode(reply)
 
 
-def _session_bytes(session: Session) -> bytes:
+def _session_key(number: int) -> bytes:
+    return _SESSION + number.to_bytes(8, "big")
+
+
+def _reply_key(number: int, sequence: int) -> bytes:
+    return b"".join((_REPLY, number.to_bytes(8, "big"), sequence.to_bytes(8, "big")))
+
+
+class _SessionRecord(Struct, frozen=True, array_like=True):
+    """A session without its replies, which are records of their own."""
+
+    number: int
+    client: bytes
+    nonce: bytes
+    time_ms: int
+    opened: StoredReply
+    active_ms: int
+    low: int
+    closing: tuple[int, StoredReply] | None
+    is_closed: bool
+
+
+def _session_bytes(session: Session, *, is_closed: bool) -> bytes:
     return msgspec.msgpack.encode(
-        (
+        _SessionRecord(
             session.number,
             session.client,
             session.nonce,
@@ -391,8 +433,25 @@ def _session_bytes(session: Session) -> bytes:
             session.active_ms,
             session.low,
             session.closing,
+            is_closed,
         )
     )
+
+
+def _session_of(value: bytes) -> tuple[Session, bool]:
+    """A session from its record, and whether it is closed."""
+    kept = msgspec.msgpack.decode(value, type=_SessionRecord)
+    session = Session(
+        number=kept.number,
+        client=kept.client,
+        nonce=kept.nonce,
+        time_ms=kept.time_ms,
+        opened=kept.opened,
+        active_ms=kept.active_ms,
+        low=kept.low,
+        closing=kept.closing,
+    )
+    return session, kept.is_closed
 
 
 def _add(counts: dict[bytes, int], client: bytes, change: int) -> None:

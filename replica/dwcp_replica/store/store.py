@@ -5,6 +5,12 @@ the text of a library's exception, and an envelope counts only in the one encodi
 has (`canonical`): decoders skip what they do not know, to a depth that differs between
 interpreters, and what a client signed must mean the same to every version of this program. A
 field added to an operation later must be accepted here in its absence, too.
+
+All that is remembered is in `Records`, under keys that start with the kind of record:
+
+    00  index, agreed time and counters      03  which machine a user embeds
+    01  a session                            04  what that machine keeps
+    02  a kept reply                         10  a version of a key
 """
 
 from __future__ import annotations
@@ -26,6 +32,8 @@ from dwcp.wire.envelope import (
 )
 from dwcp.wire.operations import (
     CloseSession,
+    Command,
+    CommandResult,
     DeleteRangeRequest,
     EnvelopeFailure,
     Failure,
@@ -40,8 +48,10 @@ from dwcp.wire.operations import (
     reads_only,
 )
 from dwcp.wire.records import EpochRecord
-from dwcp_replica.store.digest import Identifier, StateDigest
+from dwcp_replica.store.machine import Embedded, Moment, StateMachine
 from dwcp_replica.store.mvcc import Mvcc, answer_bytes
+from dwcp_replica.store.records import MemoryRecords, StateRecords, Target
+from dwcp_replica.store.refusals import Refusal, check_shape, malformed, too_large
 from dwcp_replica.store.sessions import (
     ANSWER_DROPPED,
     Answered,
@@ -56,7 +66,12 @@ from dwcp_replica.store.sessions import (
     Verdict,
 )
 
-_ROOT_RECORD: Final[Identifier] = ("store",)
+_ROOT: Final = b"\x00"
+_NO_MACHINE: Final = Failure(
+    12,
+    "this cluster runs no state machine of its own, only the key store: start every replica with "
+    "--machine module:Class",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +110,45 @@ class Outcome(Struct, frozen=True):
     duplicate: bool
 
 
-class Refusal(Struct, frozen=True):
-    """An envelope that will never be executed; `failure` says why and what to do instead."""
+class _Root(Struct, frozen=True, array_like=True):
+    """What is not a record of something else: where the state stands, and its counters."""
 
-    reason: RefusalReason
-    failure: Failure
+    genesis: bytes
+    applied_index: int
+    stamp_ms: int
+    revision: int
+    stored_bytes: int
+    next_session: int
+
+
+class ForeignStateError(Exception):
+    """The records are those of another cluster."""
 
 
 class Store:
-    """Keys, sessions and time of the cluster, as of `applied_index`."""
+    """Keys, sessions and time of the cluster, and a user's machine, as of `applied_index`.
 
-    def __init__(self, genesis: EpochRecord, limits: StoreLimits | None = None) -> None:
+    It goes on from what the records hold. Raises ForeignStateError and
+    machine.RestoreFaultError. `target` is the checkpoint that the records are being turned into,
+    if they are: until then nothing can be executed or told.
+    """
+
+    def __init__(
+        self,
+        genesis: EpochRecord,
+        limits: StoreLimits | None = None,
+        records: StateRecords | None = None,
+        machine: StateMachine | None = None,
+    ) -> None:
         self._limits = limits or StoreLimits()
         self._clients = frozenset(client.key for client in genesis.clients)
-        self._keys = Mvcc(self._limits.quota_bytes)
-        self._sessions = Sessions(self._limits.sessions)
-        self._digest = StateDigest()
         self._genesis = genesis.hash()
-        self.applied_index = genesis.start_index
+        self._start_index = self.applied_index = genesis.start_index
         self.stamp_ms = 0
         self._in_entry = False
+        self.held: StateRecords = MemoryRecords() if records is None else records
+        self._machine = None if machine is None else Embedded(machine, self.held)
+        self._load()
 
     @property
     def revision(self) -> int:
@@ -128,6 +162,7 @@ class Store:
     def steps(self, index: int, batch: Batch) -> Iterator[Outcome]:
         """As `apply`, one envelope for each outcome taken, so that a caller can do others' work
         in between. It must be taken to its end before `digest` and before the next entry."""
+        assert self.held.target is None, "the state is being fetched"
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
         assert not self._in_entry, f"entry {index} before the last one was executed to its end"
         self.applied_index = index
@@ -143,6 +178,8 @@ class Store:
 
         Only facts that no later entry changes are told, since this replica may lag.
         """
+        if self.held.target is not None:
+            return None
         request = envelope.digest()
         verdict = self._judge(envelope.client, body, request)
         match verdict:
@@ -163,27 +200,58 @@ class Store:
                 RefusalReason.UNKNOWN_CLIENT,
                 Failure(7, "this key is not one of the cluster's clients: use a declared identity"),
             )
-        return self._check_size(envelope, body) or _check_shape(envelope, body)
+        return self._check_size(envelope, body) or check_shape(envelope, body)
 
     def digest(self) -> bytes:
         """The digest of all replicated state; its cost follows the changes since the last call."""
         assert not self._in_entry, "the state is digested where an entry ends"
-        for identifier, record in self._keys.drain_changes():
-            self._digest.update(identifier, record)
-        for identifier, record in self._sessions.drain_changes():
-            self._digest.update(identifier, record)
-        self._digest.update(_ROOT_RECORD, self._root_bytes())
-        return self._digest.root()
+        self._save()
+        return self.held.digest()
 
-    def records(self) -> Iterator[tuple[Identifier, bytes]]:
-        """Every record of the state, in no particular order: what the digest is over."""
-        yield from self._keys.records()
-        yield from self._sessions.records()
-        yield _ROOT_RECORD, self._root_bytes()
+    def commit(self) -> None:
+        """Let a restart go on from here. Raises DiskFull: then it goes on from further back."""
+        self._save()
+        self.held.commit()
 
-    def _root_bytes(self) -> bytes:
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every record of the state, by ascending key: what the digest is over."""
+        self._save()
+        return self.held.scan(_ROOT)
+
+    @property
+    def target(self) -> Target | None:
+        """The checkpoint that the records are being turned into."""
+        return self.held.target
+
+    def begin_transfer(self, target: Target) -> None:
+        """Execute and tell nothing until the records are those of this checkpoint."""
+        self.held.aim(target)
+
+    def end_transfer(self) -> None:
+        """The records are those of `target`: go on from there."""
+        assert self.held.target is not None, "a transfer was begun"
+        index, state = self.held.target
+        assert self.held.digest() == state, "the records are not those of the checkpoint"
+        self.held.aim(None)
+        self._load()
+        assert self.applied_index == index, f"a state of {self.applied_index} at {index}"
+
+    def _save(self) -> None:
+        """Write into the records what is kept outside of them for speed."""
+        for key, record in (*self._keys.drain_changes(), *self._sessions.drain_changes()):
+            if record is None:
+                self.held.remove(key)
+            else:
+                self.held.set(key, record)
+        if self._machine is not None:
+            self._machine.save()
+        root = self._root()
+        if self.held.get(_ROOT) != root:
+            self.held.set(_ROOT, root)
+
+    def _root(self) -> bytes:
         return msgspec.msgpack.encode(
-            (
+            _Root(
                 self._genesis,
                 self.applied_index,
                 self.stamp_ms,
@@ -193,12 +261,37 @@ class Store:
             )
         )
 
+    def _load(self) -> None:
+        """Be what the records say; the initial state where they say nothing."""
+        self._keys = Mvcc(self._limits.quota_bytes)
+        self._sessions = Sessions(self._limits.sessions)
+        self.applied_index = self._start_index
+        self.stamp_ms = 0
+        if self.held.target is not None:
+            return
+        record = self.held.get(_ROOT)
+        if record is not None:
+            root = msgspec.msgpack.decode(record, type=_Root)
+            if root.genesis != self._genesis:
+                raise ForeignStateError(
+                    "the state is that of another cluster: give this replica its own directory"
+                )
+            self.applied_index = root.applied_index
+            self.stamp_ms = root.stamp_ms
+            self._keys.revision = root.revision
+            self._keys.stored_bytes = root.stored_bytes
+            self._sessions.next_number = root.next_session
+            self._keys.load(self.held)
+            self._sessions.load(self.held)
+        if self._machine is not None:
+            self._machine.load()
+
     def _check_size(self, envelope: Envelope, body: EnvelopeBody) -> Refusal | None:
         if len(envelope.body) > self._limits.envelope_bytes:
-            return _too_large(f"etcdserver: request is too large ({len(envelope.body)} bytes)")
+            return too_large(f"etcdserver: request is too large ({len(envelope.body)} bytes)")
         if len(body.operations) > self._limits.envelope_operations:
             most = self._limits.envelope_operations
-            return _too_large(
+            return too_large(
                 f"{len(body.operations)} operations in one envelope, {most} at most: split it"
             )
         return None
@@ -208,7 +301,7 @@ class Store:
         body = self._decode(envelope)
         if body is None:
             empty = EnvelopeBody(session=0, sequence=0, acked=0, operations=())
-            return self._refuse(envelope.client, empty, request, _malformed().failure)
+            return self._refuse(envelope.client, empty, request, malformed().failure)
         if (refusal := self.check(envelope, body)) is not None:
             return self._refuse(envelope.client, body, request, refusal.failure)
         verdict = self._judge(envelope.client, body, request)
@@ -261,7 +354,7 @@ class Store:
             if self._keys.looked_at > work_max and not closes:
                 results.append(_too_much_work(self._limits.envelope_keys))
                 continue
-            result, used_bytes = self._run_one(operation, left_bytes)
+            result, used_bytes = self._run_one(operation, client, left_bytes)
             left_bytes -= used_bytes
             results.append(result)
         outcome = self._outcome(client, body, request, encode_results(tuple(results)))
@@ -273,7 +366,7 @@ class Store:
             self._sessions.record(fresh, body, reply, self.stamp_ms)
         return outcome
 
-    def _run_one(self, operation: Operation, left_bytes: int) -> tuple[Result, int]:
+    def _run_one(self, operation: Operation, client: bytes, left_bytes: int) -> tuple[Result, int]:
         """The result of one operation, and how much of the envelope's answer it takes."""
         result: Result
         match operation:
@@ -283,6 +376,8 @@ class Store:
                 result = self._keys.range(operation, left_bytes)
             case DeleteRangeRequest():
                 result = self._keys.delete_range(operation, left_bytes)
+            case Command(payload):
+                return self._command(payload, client, left_bytes)
             case CloseSession():
                 return SessionClosed(), 0
             case OpenSession():
@@ -290,6 +385,17 @@ class Store:
             case _:
                 result = Failure(12, "not supported yet")
         return result, answer_bytes(result)
+
+    def _command(self, payload: bytes, client: bytes, left_bytes: int) -> tuple[Result, int]:
+        if self._machine is None:
+            return _NO_MACHINE, 0
+        moment = Moment(self.applied_index, self.stamp_ms, client)
+        answer = self._machine.apply(payload, moment)
+        if isinstance(answer, Failure):
+            return answer, 0
+        if len(answer) > left_bytes:
+            return _executed_too_large(len(answer)), 0
+        return CommandResult(answer), len(answer)
 
     def _refuse(
         self, client: bytes, body: EnvelopeBody, request: bytes, failure: Failure
@@ -360,29 +466,9 @@ def _too_much_work(keys: int) -> Failure:
     )
 
 
-def _malformed(what: str = "the body is not a canonically encoded EnvelopeBody") -> Refusal:
-    return Refusal(RefusalReason.MALFORMED, Failure(3, f"{what}: nothing was executed"))
-
-
-def _too_large(what: str) -> Refusal:
-    return Refusal(RefusalReason.TOO_LARGE, Failure(3, what))
-
-
-def _check_shape(envelope: Envelope, body: EnvelopeBody) -> Refusal | None:
-    """Rules on sessions, sequence numbers and what may stand together in an envelope."""
-    if msgspec.msgpack.encode(body) != envelope.body:
-        return _malformed()
-    opens = sum(isinstance(operation, OpenSession) for operation in body.operations)
-    if body.session == 0:
-        if opens == len(body.operations) == 1 and body.sequence == body.acked == 0:
-            return None
-        return _malformed("session 0 is for one OpenSession, alone, at sequence 0 and acked 0")
-    if opens:
-        return _malformed("OpenSession stands alone in an envelope with session 0")
-    if body.sequence < 1:
-        return _malformed("sequence numbers start at 1")
-    if body.acked >= body.sequence:
-        return _malformed("acked must be below the envelope's own sequence number")
-    if any(isinstance(operation, CloseSession) for operation in body.operations[:-1]):
-        return _malformed("CloseSession must be the last operation of its envelope")
-    return None
+def _executed_too_large(size: int) -> Failure:
+    return Failure(
+        8,
+        f"the command was executed, but its answer of {size} bytes does not fit the envelope's: "
+        "ask the machine for less, or in an envelope of its own",
+    )

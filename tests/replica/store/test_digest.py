@@ -2,19 +2,24 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwcp.wire.signing import digest
-from dwcp_replica.store.digest import LEAF_RECORDS_MAX, StateDigest
+from dwcp_replica.store import digest as module
+from dwcp_replica.store.digest import LEAF_RECORDS_MAX, Trie, node_hash
+from dwcp_replica.store.records import MemoryNodes
+
+
+def key_of(number: int) -> bytes:
+    return b"r%d" % number
 
 
 def naive(records: dict[int, bytes]) -> bytes:
     """The same digest from scratch, by recursion over hexadecimal strings."""
     pairs = sorted(
-        (sha256(msgspec.msgpack.encode(("r", key))).hexdigest(), sha256(value).digest())
-        for key, value in records.items()
+        (sha256(key_of(number)).hexdigest(), sha256(value).digest())
+        for number, value in records.items()
     )
 
     def node(part: list[tuple[str, bytes]], depth: int) -> bytes:
@@ -38,52 +43,65 @@ STEPS = st.lists(
 @given(STEPS)
 def test_incremental_equals_from_scratch(steps: list[tuple[int, int, bytes | None]]) -> None:
     """Each step sets or removes a run of records, so that nodes split and merge."""
-    tree, records = StateDigest(), dict[int, bytes]()
+    nodes = MemoryNodes()
+    tree, records = Trie(nodes), dict[int, bytes]()
     for spacing, start, value in steps:
-        for key in range(start, start + spacing * 20, max(spacing, 1)):
-            tree.update(("r", key), value)
+        run = range(start, start + spacing * 20, max(spacing, 1))
+        tree.update({key_of(number): value for number in run})
+        for number in run:
             if value is None:
-                records.pop(key, None)
+                records.pop(number, None)
             else:
-                records[key] = value
+                records[number] = value
         if spacing == 0:
             assert tree.root() == naive(records)
     assert tree.root() == naive(records)
     assert len(tree) == len(records)
+    again = MemoryNodes()
+    Trie(again).update({key_of(number): value for number, value in records.items()})
+    held = {place: node for place, node in nodes.held.items() if node != b"\x00"}
+    assert held == {place: node for place, node in again.held.items() if node != b"\x00"}
 
 
 def test_order_of_arrival_and_departed_records_leave_no_trace() -> None:
-    forward, backward = StateDigest(), StateDigest()
-    for key in range(1000):
-        forward.update(("r", key), b"v")
-    for key in reversed(range(3000)):
-        backward.update(("r", key), b"v")
-    backward.root()
-    for key in range(1000, 3000):
-        backward.update(("r", key), None)
+    forward, backward = Trie(MemoryNodes()), Trie(MemoryNodes())
+    for number in range(1000):
+        forward.update({key_of(number): b"v"})
+    for number in reversed(range(3000)):
+        backward.update({key_of(number): b"v"})
+    for number in range(1000, 3000):
+        backward.update({key_of(number): None})
     assert forward.root() == backward.root() == naive(dict.fromkeys(range(1000), b"v"))
 
 
 def test_any_changed_byte_shows() -> None:
-    tree = StateDigest()
-    for key in range(500):
-        tree.update(("r", key), b"value-%d" % key)
+    tree = Trie(MemoryNodes())
+    tree.update({key_of(number): b"value-%d" % number for number in range(500)})
     before = tree.root()
-    for key in range(0, 500, 50):
-        value = b"value-%d" % key
+    for number in range(0, 500, 50):
+        value = b"value-%d" % number
         for position in range(len(value)):
             changed = bytearray(value)
             changed[position] ^= 1
-            tree.update(("r", key), bytes(changed))
+            tree.update({key_of(number): bytes(changed)})
             assert tree.root() != before
-        tree.update(("r", key), value)
+        tree.update({key_of(number): value})
         assert tree.root() == before
+
+
+def test_a_parent_names_its_children_by_their_own_hashes() -> None:
+    nodes = MemoryNodes()
+    Trie(nodes).update({key_of(number): b"v" for number in range(2000)})
+    inner = [place for place, node in nodes.held.items() if not module.is_leaf(node)]
+    assert len(inner) > 1
+    for place in inner:
+        for nibble, hash_ in enumerate(module.child_hashes(nodes.held[place])):
+            child = nodes.held.get(module.child_place(place, nibble))
+            assert (module.ABSENT if child is None else node_hash(child)) == hash_
 
 
 def test_cost_follows_the_changes(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Hashes computed for ten changes do not grow with a hundred times the records."""
-    from dwcp_replica.store import digest as module
-
     calls = 0
 
     def counted(data: bytes = b"") -> object:
@@ -95,13 +113,10 @@ def test_cost_follows_the_changes(monkeypatch) -> None:  # type: ignore[no-untyp
 
     def cost(size: int) -> int:
         nonlocal calls
-        tree = StateDigest()
-        for key in range(size):
-            tree.update(("r", key), b"v")
-        tree.root()
+        tree = Trie(MemoryNodes())
+        tree.update({key_of(number): b"v" for number in range(size)})
         calls = 0
-        for key in range(10):
-            tree.update(("r", key), b"w")
+        tree.update({key_of(number): b"w" for number in range(10)})
         tree.root()
         return calls
 

@@ -108,7 +108,7 @@ def test_refusals_change_nothing() -> None:
     )
     assert failure_of(store.delete_range(DeleteRangeRequest(b""), UNLIMITED))[0] == 3
     assert store.revision == 2
-    assert [record for _, record in store.records()] == [r for _, r in store.drain_changes()]
+    assert len(list(store.drain_changes())) == 1
 
 
 def test_answers_that_do_not_fit_are_refused_before_anything_changes() -> None:

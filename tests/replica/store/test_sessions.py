@@ -21,7 +21,18 @@ from dwcp.wire.operations import (
 )
 from dwcp_replica.store import Outcome, Refusal, RefusalReason, SessionLimits, StoreLimits
 from dwcp_replica.store.sessions import ANSWER_DROPPED
-from replica.store.driver import ALICE, BOB, NOW_MS, Driver, envelope, open_envelope, results_of
+from replica.store.driver import (
+    ALICE,
+    BOB,
+    NOW_MS,
+    ROOT,
+    SESSION,
+    VERSION,
+    Driver,
+    envelope,
+    open_envelope,
+    results_of,
+)
 
 MINUTE_MS = 60_000
 PUT = PutRequest(b"k", b"v")
@@ -39,8 +50,8 @@ def assert_refused(driver: Driver, item: Envelope, code: int) -> EnvelopeFailure
     before = dict(driver.store.records())
     outcome = driver.one(item)
     after = dict(driver.store.records())
-    assert {k: v for k, v in before.items() if k != ("store",)} == {
-        k: v for k, v in after.items() if k != ("store",)
+    assert {k: v for k, v in before.items() if k != ROOT} == {
+        k: v for k, v in after.items() if k != ROOT
     }
     assert failure(outcome).code == code
     assert not outcome.duplicate
@@ -86,7 +97,7 @@ def test_a_replayed_open_finds_its_session_or_is_too_old() -> None:
     assert driver.one(item) == again
     driver.stamp_ms += 10 * MINUTE_MS + 1
     assert_refused(driver, item, 9)
-    assert not [name for name, _ in driver.store.records() if name[0] == "session"]
+    assert not [name for name, _ in driver.store.records() if name.startswith(SESSION)]
 
 
 def test_clients_share_no_nonces() -> None:
@@ -306,5 +317,5 @@ def test_no_delivery_executes_an_envelope_twice(steps: list[tuple[int, int, int]
         if not outcome.duplicate and isinstance(results_of(outcome)[0], PutResponse):
             assert accepted.setdefault(sequence, content) == content
     driver.one(envelope(session, 60, DeleteRangeRequest(b"\0", b"\0", prev_kv=True)))
-    read = [r for n, r in driver.store.records() if n[0] == "version"]
+    read = [r for n, r in driver.store.records() if n.startswith(VERSION)]
     assert len(read) == 2 * len(accepted)

@@ -1,0 +1,479 @@
+"""The replicated state on disk: LMDB, not synced, and worth nothing after the machine has stopped.
+
+Theory of operation. What must not be forgotten is the log (wal.py); the state is only what the
+log adds up to, kept so that a restart need not add it up again. So commits are not synced, which
+makes them cheap, and what an unclean stop of the *machine* may have mixed up is thrown away: the
+state is then rebuilt from the newest snapshot, which is synced, and the log above it. A killed
+*process* loses nothing that it committed, since the kernel holds it; the boot id tells the two
+apart, as it does for the log. LMDB is never used with a writable map: a stray pointer could
+write into it, and after a full disk a write to the map ends the process.
+
+Writes are held in memory between commits, which come at checkpoints: many writes of one record
+cost one, an ordered bulk write is several times quicker than single ones, and a commit that finds
+the disk full has changed nothing and is tried again. What was executed since the last commit is
+in the log.
+
+Two databases: `records`, and `nodes`, the trie of the digest (store/digest.py), so that neither
+is computed anew at a start. A view for a replica that fetches the state is a read transaction;
+one that is held makes the file grow, since its pages can not be used again, so that views are
+closed soon (core/transfer.py bounds them). A snapshot is a compacted copy of the file, made
+while work goes on, synced, with a hash of its bytes beside it.
+
+Files: `live/` (LMDB), `snapshot-N/` (a copy as of index N, with `about.json`), `state.json` (boot
+id, and whether the live state was synced when it was closed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import msgspec
+from msgspec import Struct
+from sortedcontainers import SortedDict
+
+from dwcp_replica.durable.faults import DiskFailure, DiskFull
+from dwcp_replica.durable.files import replace_file, sync_directory
+from dwcp_replica.durable.wal import boot_id
+from dwcp_replica.store.digest import Trie
+from dwcp_replica.store.records import Target, checked
+
+MAP_BYTES: Final = 16 * 1024**3
+"""Address space to begin with, no memory and no disk; doubled whenever it does not suffice."""
+HELD_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Written and not committed, while the disk is full: more, and the replica must stop."""
+RECORD_OVERHEAD_BYTES: Final = 128
+
+_LIVE: Final = "live"
+_STATE: Final = "state.json"
+_ABOUT: Final = "about.json"
+_DATA: Final = "data.mdb"
+_TARGET: Final = b"target"
+
+
+class LiveState(Struct, frozen=True):
+    """state.json: the boot in which the live state was written, and whether it is synced."""
+
+    boot_id: str
+    is_synced: bool = False
+
+
+class SnapshotAbout(Struct, frozen=True):
+    """about.json: the index that a snapshot stands at, and the SHA-256 of its file, in hex."""
+
+    index: int
+    bytes: int
+    sha256: str
+
+
+class _View:
+    """A read transaction; empty once it was closed, or had to be."""
+
+    def __init__(self, env: LmdbRecords, transaction: lmdb.Transaction) -> None:
+        self._env = env
+        self._transaction: lmdb.Transaction | None = transaction
+
+    def get(self, key: bytes) -> bytes | None:
+        """See store.records.View."""
+        read = self._transaction
+        return None if read is None else _got(read, key, self._env.records_db)
+
+    def node(self, place: bytes) -> bytes | None:
+        """See store.records.View."""
+        read = self._transaction
+        return None if read is None else _got(read, _place(place), self._env.nodes_db)
+
+    def close(self) -> None:
+        """See store.records.View."""
+        if self._transaction is not None:
+            self._transaction.abort()
+            self._transaction = None
+            self._env.closed(self)
+
+
+class _HeldNodes:
+    """The trie's nodes: those changed since the last commit, over those on disk."""
+
+    def __init__(self, env: LmdbRecords) -> None:
+        self.held: dict[bytes, bytes | None] = {}
+        self._env = env
+
+    def get(self, place: bytes) -> bytes | None:
+        """See digest.Nodes."""
+        if place in self.held:
+            return self.held[place]
+        return self._env.stored_node(place)
+
+    def set(self, place: bytes, node: bytes) -> None:
+        """See digest.Nodes."""
+        self.held[place] = node
+
+    def remove(self, place: bytes) -> None:
+        """See digest.Nodes."""
+        self.held[place] = None
+
+
+class LmdbRecords:
+    """The state of one member (store.records.StateRecords). From one thread, but for `copy_to`."""
+
+    def __init__(self, directory: Path, map_bytes: int = MAP_BYTES) -> None:
+        self._env = lmdb.open(
+            str(directory), map_size=map_bytes, max_dbs=4, max_readers=64, sync=False,
+            metasync=False, writemap=False, readahead=False, meminit=False,
+        )  # fmt: skip
+        self.records_db = self._env.open_db(b"records")
+        self.nodes_db = self._env.open_db(b"nodes")
+        self._meta_db = self._env.open_db(b"meta")
+        self._map_bytes = self._env.info()["map_size"]
+        self._read = self._env.begin()
+        self._views: list[_View] = []
+        self._held: Any = SortedDict()
+        """key -> value, or None for a record that goes: what is not committed yet"""
+        self._held_bytes = 0
+        self._undigested: dict[bytes, bytes | None] = {}
+        self._nodes = _HeldNodes(self)
+        self._trie = Trie(self._nodes)
+        held = _got(self._read, _TARGET, self._meta_db)
+        self._target: Target | None = None
+        self._aim_held = False
+        if held is not None:
+            self._target = msgspec.msgpack.decode(held, type=tuple[int, bytes])
+
+    # --- records ---------------------------------------------------------------------------------
+
+    def get(self, key: bytes) -> bytes | None:
+        """See store.records.Reading."""
+        if key in self._held:
+            value: bytes | None = self._held[key]
+            return value
+        return _got(self._read, key, self.records_db)
+
+    def scan(
+        self, low: bytes, high: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """See store.records.Reading: what is on disk, with what is held laid over it."""
+        held = self._held.irange(low, high, inclusive=(True, False), reverse=reverse)
+        upper = next(held, None)
+        for key, value in self._stored(low, high, reverse=reverse):
+            while upper is not None and (upper > key if reverse else upper < key):
+                if self._held[upper] is not None:
+                    yield upper, self._held[upper]
+                upper = next(held, None)
+            if upper == key:
+                continue
+            yield key, value
+        while upper is not None:
+            if self._held[upper] is not None:
+                yield upper, self._held[upper]
+            upper = next(held, None)
+
+    def _stored(
+        self, low: bytes, high: bytes | None, *, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        with self._read.cursor(db=self.records_db) as cursor:
+            if not reverse:
+                found = cursor.set_range(low) if low else cursor.first()
+                while found and (high is None or cursor.key() < high):
+                    yield cursor.item()
+                    found = cursor.next()
+                return
+            if high is None:
+                found = cursor.last()
+            else:
+                found = cursor.prev() if cursor.set_range(high) else cursor.last()
+            while found and cursor.key() >= low:
+                yield cursor.item()
+                found = cursor.prev()
+
+    def set(self, key: bytes, value: bytes) -> None:
+        """See store.records.Records."""
+        checked(key, value)
+        self._hold(key, value)
+
+    def remove(self, key: bytes) -> None:
+        """See store.records.Records."""
+        if self.get(key) is not None:
+            self._hold(key, None)
+
+    def _hold(self, key: bytes, value: bytes | None) -> None:
+        self._held[key] = value
+        self._undigested[key] = value
+        self._held_bytes += len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES
+
+    def digest(self) -> bytes:
+        """See store.records.Records."""
+        undigested, self._undigested = self._undigested, {}
+        self._trie.update(undigested)
+        return self._trie.root()
+
+    def node(self, place: bytes) -> bytes | None:
+        """See store.records.StateRecords."""
+        return self._nodes.get(place)
+
+    def stored_node(self, place: bytes) -> bytes | None:
+        """A node as of the last commit."""
+        return _got(self._read, _place(place), self.nodes_db)
+
+    # --- commits ---------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> Target | None:
+        """See store.records.StateRecords."""
+        return self._target
+
+    @property
+    def held_bytes(self) -> int:
+        """Written and not committed."""
+        return self._held_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """The size of the file."""
+        info, page_bytes = self._env.info(), self._env.stat()["psize"]
+        return int((info["last_pgno"] + 1) * page_bytes)
+
+    def aim(self, target: Target | None) -> None:
+        """See store.records.StateRecords. Raises DiskFull."""
+        before, self._target = self._target, target
+        self._aim_held = True
+        try:
+            self.commit()
+        except DiskFull:
+            self._target = before
+            raise
+
+    def commit(self) -> None:
+        """See store.records.StateRecords. Raises DiskFull, and DiskFailure when it is too much."""
+        self.digest()
+        if not (self._held or self._aim_held):
+            return
+        while not self._try_write():
+            self._grow()
+        self._read.abort()
+        self._read = self._env.begin()
+        self._held.clear()
+        self._held_bytes = 0
+        self._nodes.held.clear()
+        self._aim_held = False
+
+    def _try_write(self) -> bool:
+        """Write what is held; False when the map is too small for it."""
+        try:
+            self._write()
+        except lmdb.MapFullError:
+            return False
+        except lmdb.PanicError as error:
+            raise DiskFailure(f"the state can not be written: {error}") from error
+        except lmdb.Error as error:
+            # a short write shows as an I/O error; what is not committed is kept either way
+            if self._held_bytes > HELD_BYTES_MAX:
+                raise DiskFailure(f"the state can not be written, for long: {error}") from error
+            raise DiskFull(
+                f"no room for the state ({error}): free some or enlarge the volume; nothing was "
+                "lost, and it is tried again"
+            ) from error
+        return True
+
+    def _write(self) -> None:
+        with self._env.begin(write=True) as write:
+            nodes = {_place(place): node for place, node in self._nodes.held.items()}
+            for db, held in ((self.records_db, self._held), (self.nodes_db, nodes)):
+                kept: list[tuple[bytes, bytes]] = []
+                for key, value in held.items():
+                    if value is None:
+                        write.delete(key, db=db)
+                    else:
+                        kept.append((key, value))
+                kept.sort()
+                with write.cursor(db=db) as cursor:
+                    cursor.putmulti(kept)
+            if self._target is None:
+                write.delete(_TARGET, db=self._meta_db)
+            else:
+                write.put(_TARGET, msgspec.msgpack.encode(self._target), db=self._meta_db)
+
+    def _grow(self) -> None:
+        """Double the map: nobody may read meanwhile, so that views end."""
+        for view in list(self._views):
+            view.close()
+        self._read.abort()
+        self._map_bytes *= 2
+        self._env.set_mapsize(self._map_bytes)
+        self._read = self._env.begin()
+
+    def view(self) -> _View:
+        """See store.records.StateRecords."""
+        view = _View(self, self._env.begin())
+        self._views.append(view)
+        return view
+
+    def closed(self, view: _View) -> None:
+        """A view was closed."""
+        self._views.remove(view)
+
+    def copy_to(self, directory: Path) -> None:
+        """Copy what is committed, without free pages; from any thread. Raises DiskFull."""
+        try:
+            self._env.copy(str(directory), compact=True)
+        except lmdb.Error as error:
+            raise DiskFull(f"no room for a snapshot of the state ({error})") from error
+
+    def close(self, *, sync: bool) -> None:
+        """Let go of the file; with `sync`, what is committed will outlive the machine's stop."""
+        for view in list(self._views):
+            view.close()
+        self._read.abort()
+        if sync:
+            self._env.sync(force=True)
+        self._env.close()
+
+
+def _got(read: lmdb.Transaction, key: bytes, db: Any) -> bytes | None:
+    found = read.get(key, db=db)
+    assert found is None or isinstance(found, bytes), "LMDB was opened without buffers"
+    return found
+
+
+def _place(place: bytes) -> bytes:
+    """A key for a place of the trie; LMDB has no empty keys."""
+    return b"/" + place
+
+
+class StateDirectory:
+    """The directory of one member's state, opened for work: `records` is the live one."""
+
+    def __init__(self, path: Path, records: LmdbRecords) -> None:
+        self.path = path
+        self.records = records
+        numbers = _snapshots(path)
+        about = _about(path, numbers[-1]) if numbers else None
+        self.snapshot_index = 0 if about is None else about.index
+        self.snapshot_bytes = 0 if about is None else about.bytes
+
+    @classmethod
+    def open(cls, path: Path, map_bytes: int = MAP_BYTES) -> StateDirectory:
+        """Open the live state, rebuilt from the newest snapshot where it can not be trusted.
+
+        Without a good snapshot it is empty. Raises DiskFailure and DiskFull.
+        """
+        try:
+            path.mkdir(exist_ok=True)
+            sync_directory(path.parent)
+            _clear_unfinished(path)
+            state = _read_state(path)
+            if state is None or not (state.is_synced or state.boot_id == boot_id()):
+                _rebuild(path)
+            replace_file(path / _STATE, msgspec.json.encode(LiveState(boot_id())))
+            return cls(path, _open_live(path, map_bytes))
+        except OSError as error:
+            raise DiskFailure(f"can not open the state in {path}: {error}") from error
+
+    def snapshot(self, index: int) -> None:
+        """Copy the committed state, which stands at `index`, durably; older copies go.
+
+        May run in another thread. Raises DiskFull, DiskFailure.
+        """
+        making = self.path / "snapshot.tmp"
+        try:
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir()
+            self.records.copy_to(making)
+            data = making / _DATA
+            size_bytes, sha256 = _synced_sha256(data)
+            about = SnapshotAbout(index, size_bytes, sha256)
+            replace_file(making / _ABOUT, msgspec.json.encode(about))
+            making.rename(self.path / f"snapshot-{index}")
+            sync_directory(self.path)
+        except OSError as error:
+            raise DiskFull(f"can not make a snapshot in {self.path}: {error}") from error
+        self.snapshot_index, self.snapshot_bytes = index, size_bytes
+        for number in _snapshots(self.path):
+            if number != index:
+                shutil.rmtree(self.path / f"snapshot-{number}")
+
+    def close(self) -> None:
+        """Close the live state so that any next start can use it. Raises OSError."""
+        self.records.close(sync=True)
+        state = LiveState(boot_id(), is_synced=True)
+        replace_file(self.path / _STATE, msgspec.json.encode(state))
+
+
+def _open_live(path: Path, map_bytes: int) -> LmdbRecords:
+    """The live state; one that LMDB can not read is thrown away, as after an unclean stop."""
+    try:
+        return LmdbRecords(path / _LIVE, map_bytes)
+    except lmdb.Error:
+        _rebuild(path)
+    try:
+        return LmdbRecords(path / _LIVE, map_bytes)
+    except lmdb.Error as error:
+        raise DiskFailure(f"can not open the state in {path}: {error}") from error
+
+
+def _rebuild(path: Path) -> None:
+    """Put the newest good snapshot in place of the live state; nothing where there is none."""
+    shutil.rmtree(path / _LIVE, ignore_errors=True)
+    making = path / "live.tmp"
+    making.mkdir()
+    if (about := _newest_snapshot(path)) is not None:
+        shutil.copyfile(path / f"snapshot-{about.index}" / _DATA, making / _DATA)
+    making.rename(path / _LIVE)
+    sync_directory(path)
+
+
+def _clear_unfinished(path: Path) -> None:
+    """Remove what a crash left half made."""
+    for name in ("live.tmp", "snapshot.tmp"):
+        shutil.rmtree(path / name, ignore_errors=True)
+
+
+def _read_state(path: Path) -> LiveState | None:
+    """state.json, where there is a live state that it speaks of."""
+    if not (path / _LIVE).is_dir():
+        return None
+    try:
+        return msgspec.json.decode((path / _STATE).read_bytes(), type=LiveState)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _snapshots(path: Path) -> list[int]:
+    """The indexes of the snapshots there are, lowest first."""
+    numbers = (entry.name.removeprefix("snapshot-") for entry in path.glob("snapshot-*"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+def _newest_snapshot(path: Path) -> SnapshotAbout | None:
+    """The newest snapshot whose bytes are those that were written."""
+    for number in reversed(_snapshots(path)):
+        about = _about(path, number)
+        if about is None:
+            continue
+        with (path / f"snapshot-{number}" / _DATA).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == about.sha256:
+                return about
+    return None
+
+
+def _about(path: Path, number: int) -> SnapshotAbout | None:
+    """What a snapshot says of itself; None when it is damaged."""
+    directory = path / f"snapshot-{number}"
+    try:
+        about = msgspec.json.decode((directory / _ABOUT).read_bytes(), type=SnapshotAbout)
+        is_whole = (directory / _DATA).stat().st_size == about.bytes
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return about if is_whole and about.index == number else None
+
+
+def _synced_sha256(path: Path) -> tuple[int, str]:
+    """Make a file durable; its size and hash. Raises OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest

@@ -1,0 +1,47 @@
+"""Envelopes that can never be executed, whatever the state: why, and what to do instead."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from dwcp.wire.envelope import Envelope, EnvelopeBody
+from dwcp.wire.operations import CloseSession, Failure, OpenSession
+from dwcp_replica.store.sessions import RefusalReason
+
+
+class Refusal(Struct, frozen=True):
+    """An envelope that will never be executed; `failure` says why and what to do instead."""
+
+    reason: RefusalReason
+    failure: Failure
+
+
+def malformed(what: str = "the body is not a canonically encoded EnvelopeBody") -> Refusal:
+    """The envelope is not what an envelope must be."""
+    return Refusal(RefusalReason.MALFORMED, Failure(3, f"{what}: nothing was executed"))
+
+
+def too_large(what: str) -> Refusal:
+    """The envelope holds more than one may."""
+    return Refusal(RefusalReason.TOO_LARGE, Failure(3, what))
+
+
+def check_shape(envelope: Envelope, body: EnvelopeBody) -> Refusal | None:
+    """Rules on sessions, sequence numbers and what may stand together in an envelope."""
+    if msgspec.msgpack.encode(body) != envelope.body:
+        return malformed()
+    opens = sum(isinstance(operation, OpenSession) for operation in body.operations)
+    if body.session == 0:
+        if opens == len(body.operations) == 1 and body.sequence == body.acked == 0:
+            return None
+        return malformed("session 0 is for one OpenSession, alone, at sequence 0 and acked 0")
+    if opens:
+        return malformed("OpenSession stands alone in an envelope with session 0")
+    if body.sequence < 1:
+        return malformed("sequence numbers start at 1")
+    if body.acked >= body.sequence:
+        return malformed("acked must be below the envelope's own sequence number")
+    if any(isinstance(operation, CloseSession) for operation in body.operations[:-1]):
+        return malformed("CloseSession must be the last operation of its envelope")
+    return None
