@@ -89,6 +89,10 @@ class Simulation:
     def _run(self) -> Report:
         self._plan_faults()
         self.world.run(FAULTS_MS, self._quiet)
+        return self.end_well()
+
+    def end_well(self) -> Report:
+        """Faults end; then every promise must be kept. Raises Violation."""
         self.heal()
         began_ms = self.world.now_ms
         if not self.world.run(began_ms + LIVENESS_MS, self._settled):
@@ -145,11 +149,6 @@ class Simulation:
         )
 
     def _host(self, me: int, signer: Signer, side: int) -> Host:
-        liar: Liar | None = None
-        name = self.scenario.liars.get(me)
-        if name is not None:
-            context = Context(self.genesis, me, signer, self._dice(f"liar {me} {side}"))
-            liar = Twin(context, side) if name == TWINS else LIARS[name](context)
         return Host(
             self.world,
             self.genesis,
@@ -158,9 +157,21 @@ class Simulation:
             self.checker,
             self.scenario.machines[me],
             self._dice(f"disk {me} {side}"),
-            liar,
+            self.liar(me, signer, side),
             suffix="~" * side,
         )
+
+    def context(self, me: int, signer: Signer, side: int) -> Context:
+        """What a member needs to lie; `side` tells twins apart."""
+        return Context(self.genesis, me, signer, self._dice(f"liar {me} {side}"))
+
+    def liar(self, me: int, signer: Signer, side: int) -> Liar | None:
+        """How this member lies, or None."""
+        name = self.scenario.liars.get(me)
+        if name is None:
+            return None
+        context = self.context(me, signer, side)
+        return Twin(context, side) if name == TWINS else LIARS[name](context)
 
     def _client(self, number: int, signer: Signer) -> SimClient:
         share = (self.scenario.operations + number) // CLIENTS

@@ -14,8 +14,6 @@ import pytest
 
 from dwcp_replica.sim.linear import Operation, Step, UndecidedError, key_step, linearizable
 
-HISTORIES = Path(__file__).resolve().parents[4] / "shared" / "conformance" / "histories"
-
 
 def cas_step(state: Hashable, action: Any) -> tuple[bool, Hashable]:
     kind, value, answer = action
@@ -62,28 +60,24 @@ def operations(lines: list[dict[str, Any]]) -> dict[Hashable, list[Operation]]:
     return found
 
 
-def verdicts() -> list[dict[str, Any]]:
-    page = HISTORIES / "verdicts.json"
-    found: list[dict[str, Any]] = json.loads(page.read_text()) if page.exists() else []
-    return found
-
-
-@pytest.mark.skipif(not HISTORIES.exists(), reason="../shared/conformance/histories is not here")
-def test_every_recorded_verdict_is_found() -> None:
+def test_every_recorded_verdict_is_found(conformance: Path) -> None:
+    histories = conformance / "histories"
     steps: dict[str, tuple[Step, Hashable]] = {
         "cas-register": (cas_step, None),
         "kv-append": (append_step, ""),
     }
-    wrong = []
-    for case in verdicts():
-        text = (HISTORIES / case["file"]).read_text().splitlines()
+    verdicts: list[dict[str, Any]] = json.loads((histories / "verdicts.json").read_text())
+    found = {True: 0, False: 0}
+    for case in verdicts:
+        text = (histories / case["file"]).read_text().splitlines()
         step, initial = steps[case["model"]]
         by_key = operations([json.loads(line) for line in text])
         verdict = all(linearizable(calls, step, initial) for calls in by_key.values())
-        if verdict != case["linearizable"]:
-            wrong.append(case["id"])
-    assert len(verdicts()) == 57
-    assert not wrong
+        assert verdict == case["linearizable"], case["id"]
+        found[verdict] += 1
+    print(f"histories: {found[True]} linearizable, {found[False]} not, as recorded")
+    assert sum(found.values()) >= 57
+    assert min(found.values()) > 10
 
 
 def dumb(calls: list[Operation]) -> bool:
