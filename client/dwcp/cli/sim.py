@@ -211,3 +211,20 @@ def planted(only: tuple[str, ...], seconds: float, write: Path | None, output: s
     if write is not None:
         write.write_text(write_table(write.read_text(), found, commit()))
     sys.exit(0 if all(one.caught for one in found) else 1)
+
+
+@sim.command()
+@click.option("--write", type=click.Path(path_type=Path), help="Put table and picture there.")
+def latency(write: Path | None) -> None:
+    """From asking to the answer over wide-area links, beside what five one-way delays take."""
+    from dwcp_replica.sim.latency import rows
+    from dwcp_replica.sim.latency_page import picture, table
+    from dwcp_replica.sim.page import rewritten
+
+    found = rows()
+    if write is None:
+        click.echo(table(found))
+        return
+    page = write / "latency.md"
+    page.write_text(rewritten(page.read_text(), "latency", table(found)))
+    (write / "latency.svg").write_text(picture(found))

@@ -25,7 +25,6 @@ LIVENESS_MS: Final = 240_000
 """How long after the last fault every answer may take, in virtual ms."""
 STEPS_MAX: Final = 60_000
 """Twenty times what a short life takes; more are a storm of messages that does not end."""
-CLIENTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Simulation:
         self._last_fault_ms = 0
         dice = self._dice("keys")
         signers = [self._keys.signer(dice.randbytes(32)) for _ in range(self.n)]
-        clients = [self._keys.signer(dice.randbytes(32)) for _ in range(CLIENTS)]
+        clients = [self._keys.signer(dice.randbytes(32)) for _ in range(scenario.clients)]
         self.genesis = self._genesis(dice.randbytes(16), signers, clients)
         self.hosts = [self._host(m, signers[m], side=0) for m in range(self.n)]
         self.twins = [
@@ -141,7 +140,8 @@ class Simulation:
             clients=tuple(known),
             admin=clients[0].public_key,
             parameters=Parameters(
-                checkpoint_interval=self.scenario.interval, request_timeout_ms=500
+                checkpoint_interval=self.scenario.interval,
+                request_timeout_ms=self.scenario.timeout_ms,
             ),
             start_index=0,
             start_hash=start_hash(cluster_id),
@@ -174,7 +174,7 @@ class Simulation:
         return Twin(context, side) if name == TWINS else LIARS[name](context)
 
     def _client(self, number: int, signer: Signer) -> SimClient:
-        share = (self.scenario.operations + number) // CLIENTS
+        share = (self.scenario.operations + number) // self.scenario.clients
         client = SimClient(
             self.world,
             f"client-{number}",

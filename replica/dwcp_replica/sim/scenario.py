@@ -20,6 +20,8 @@ FAULTS_MS: Final = 2500
 REAL_EVERY: Final = 20
 """Every so manieth seed runs with Ed25519 and encoded frames."""
 
+CLIENTS: Final = 3
+
 
 class _Timed:
     """When a fault begins; how long it lasts is in the field that each kind names so."""
@@ -120,6 +122,8 @@ class Scenario:
     liars: dict[int, str]
     faults: tuple[Fault, ...]
     real: bool
+    clients: int = CLIENTS
+    timeout_ms: int = 500
 
     @property
     def faulty(self) -> frozenset[int]:

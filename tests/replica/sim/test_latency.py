@@ -1,0 +1,35 @@
+"""An answer takes five one-way delays, and the page says what is true today."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dwcp_replica.sim.latency import REGIONS, SIZES, Row, floor_ms, measured_ms, rows, uniform
+from dwcp_replica.sim.latency_page import picture, table
+from dwcp_replica.sim.page import between
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Row]:
+    return rows()
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_five_delays_where_every_link_is_equal(n: int) -> None:
+    assert measured_ms(n, "Sydney", uniform(40)) == 5 * 40 == floor_ms(n, "Sydney", uniform(40))
+
+
+def test_no_message_waits_for_another_without_need(found: list[Row]) -> None:
+    """Over links of different lengths too: what the fastest quorums allow, and no less."""
+    assert [(row.n, row.client) for row in found] == [(n, r) for n in SIZES for r in REGIONS]
+    assert all(row.measured_ms == row.floor_ms for row in found)
+
+
+def test_the_page_and_the_picture_are_those_of_today(found: list[Row]) -> None:
+    """Write them anew: dwcp sim latency --write docs."""
+    assert between((DOCS / "latency.md").read_text(), "latency").strip() == table(found)
+    assert (DOCS / "latency.svg").read_text() == picture(found)
