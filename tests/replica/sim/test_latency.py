@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from dwcp_replica.sim.latency import REGIONS, SIZES, Row, floor_ms, measured_ms, rows, uniform
+from dwcp_replica.sim.latency import (
+    EQUAL,
+    REGIONS,
+    SIZES,
+    Row,
+    floor_ms,
+    measured_ms,
+    rows,
+    uniform,
+)
 from dwcp_replica.sim.latency_page import picture, table
 from dwcp_replica.sim.page import between
 
@@ -25,7 +34,9 @@ def test_five_delays_where_every_link_is_equal(n: int) -> None:
 
 def test_no_message_waits_for_another_without_need(found: list[Row]) -> None:
     """Over links of different lengths too: what the fastest quorums allow, and no less."""
-    assert [(row.n, row.client) for row in found] == [(n, r) for n in SIZES for r in REGIONS]
+    assert [(row.n, row.client) for row in found] == [
+        (n, r) for n in SIZES for r in (EQUAL, *REGIONS)
+    ]
     assert all(row.measured_ms == row.floor_ms for row in found)
 
 
