@@ -6,6 +6,7 @@ match. Each condition keeps its transition time while its status stays.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,20 +27,25 @@ from dwcp_operator.plan.steps import (
     CreateVolume,
     DeliverGenesis,
     EnsureKeys,
+    GrowVolume,
     ReportForeignGenesis,
     ReportForeignVolume,
     ReportLostVolume,
+    ReportRollFailed,
     ReportStopped,
+    RollMember,
     StartMember,
     Step,
+    StopMember,
     WaitFor,
 )
 from dwcp_operator.resources import Condition
 
 Status = Literal["True", "False", "Unknown"]
 Type = Literal[
-    "Available", "Progressing", "Degraded", "QuorumAtRisk", "ByzantineFault", "ModeSettled"
-]
+    "Available", "Progressing", "Degraded", "QuorumAtRisk", "ByzantineFault", "ModeSettled",
+    "ZonesSpread",
+]  # fmt: skip
 
 
 class Reason(StrEnum):
@@ -65,6 +71,16 @@ class Reason(StrEnum):
     NO_EVIDENCE = "NoEvidence"
     EVIDENCE = "EvidenceAgreed"
     CLAIM = "EvidenceClaimed"
+    ROLLING = "Rolling"
+    GROWING_VOLUMES = "GrowingVolumes"
+    ROLL_FAILED = "RollFailed"
+    ROLLED_BACK = "RolledBack"
+    HIBERNATING = "Hibernating"
+    HIBERNATED = "Hibernated"
+    PAUSED = "Paused"
+    ZONES_SPREAD = "NoZoneHoldsTooMany"
+    ZONE_TOO_FULL = "ZoneHoldsTooMany"
+    ZONES_UNKNOWN = "ZonesUnknown"
     MODE_AGREED = "ModeAgreed"
     NO_AGREEMENT = "NoAgreement"
 
@@ -90,6 +106,11 @@ class Situation:
         """True once the genesis is published: from then on a missing member is a fault."""
         return self.observed.genesis is not None and self.observed.genesis.published
 
+    @property
+    def sleeps(self) -> bool:
+        """True when the members are stopped on purpose, or are being stopped."""
+        return self.desired.hibernate and self.begun and not self.desired.paused
+
 
 def situation(desired: Desired, observed: Observed, steps: tuple[Step, ...]) -> Situation:
     """Look at what is seen, once."""
@@ -102,7 +123,7 @@ def situation(desired: Desired, observed: Observed, steps: tuple[Step, ...]) -> 
 def conditions(
     seen: Situation, generation: int, previous: tuple[Condition, ...], now: str
 ) -> tuple[Condition, ...]:
-    """All six conditions; `now` (RFC 3339) is the transition time of those that changed."""
+    """All conditions; `now` (RFC 3339) is the transition time of those that changed."""
     before = {c.type: c for c in previous}
     out = []
     for kind, (status, reason, message) in _all(seen):
@@ -131,6 +152,7 @@ def _all(seen: Situation) -> Iterator[tuple[Type, Verdict]]:
     yield "QuorumAtRisk", _quorum_at_risk(seen)
     yield "ByzantineFault", _byzantine_fault(seen)
     yield "ModeSettled", _mode_settled(seen)
+    yield "ZonesSpread", _zones_spread(seen)
 
 
 def _available(seen: Situation) -> Verdict:
@@ -140,16 +162,28 @@ def _available(seen: Situation) -> Verdict:
         return "False", Reason.BOOTSTRAPPING, "the members have not yet agreed on the genesis"
     if seen.agreed.view is not None and len(seen.good) >= need:
         return "True", Reason.QUORUM_VOTES, f"{votes} in view {seen.agreed.view}; {need} are enough"
+    if seen.sleeps:
+        return "False", Reason.HIBERNATED, _ASLEEP
     return "False", Reason.QUORUM_LOST, f"{votes}, {need} are needed: see members"
 
 
+_ASLEEP = "spec.hibernate is true: the members are stopped, and their volumes are kept"
+
+
 def _progressing(seen: Situation) -> Verdict:
+    if seen.desired.paused:
+        message = "the annotation dwcp.dev/paused is set: nothing is done until it is removed"
+        return "False", Reason.PAUSED, message
     acts = [s for s in seen.steps if not isinstance(s, WaitFor) and not _is_report(s)]
     waits = [s for s in seen.steps if isinstance(s, WaitFor)]
     if acts:
         return "True", _doing(acts[0]), f"doing: {', '.join(_describe(s) for s in acts)}"
+    if seen.sleeps:
+        return "False", Reason.HIBERNATED, _ASLEEP
+    if any(isinstance(s, ReportRollFailed) for s in seen.steps):
+        return "False", Reason.NEEDS_ATTENTION, "the change has stopped: see Degraded"
     if waits:
-        names = ", ".join(name for wait in waits for name in wait.members)
+        names = ", ".join(dict.fromkeys(name for wait in waits for name in wait.members))
         return "True", waits[0].reason, f"waiting for {names}"
     if seen.steps:
         return "False", Reason.NEEDS_ATTENTION, "nothing can be done without help: see Degraded"
@@ -157,7 +191,13 @@ def _progressing(seen: Situation) -> Verdict:
 
 
 def _is_report(step: Step) -> bool:
-    reports = (ReportLostVolume, ReportForeignVolume, ReportForeignGenesis, ReportStopped)
+    reports = (
+        ReportLostVolume,
+        ReportForeignVolume,
+        ReportForeignGenesis,
+        ReportStopped,
+        ReportRollFailed,
+    )
     return isinstance(step, reports)
 
 
@@ -167,6 +207,12 @@ def _doing(step: Step) -> Reason:
             return Reason.CREATING_KEYS
         case CreateGenesis() | AdoptGenesis() | DeliverGenesis() | CompleteGenesis():
             return Reason.AGREEING_ON_GENESIS
+        case RollMember():
+            return Reason.ROLLING
+        case StopMember():
+            return Reason.HIBERNATING
+        case GrowVolume():
+            return Reason.GROWING_VOLUMES
         case _:
             return Reason.STARTING_MEMBERS
 
@@ -174,6 +220,8 @@ def _doing(step: Step) -> Reason:
 def _describe(step: Step) -> str:
     match step:
         case CreateVolume(member) | StartMember(member) | DeliverGenesis(member):
+            return f"{type(step).__name__} {member}"
+        case RollMember(member) | StopMember(member) | GrowVolume(member):
             return f"{type(step).__name__} {member}"
         case _:
             return type(step).__name__
@@ -192,8 +240,20 @@ def _degraded(seen: Situation) -> Verdict:
             )
             return "True", Reason.MEMBER_MUTE, message
     missing = [name for name in seen.desired.members if not seen.observed.member(name).ready]
+    if seen.desired.rolling.failed is not None:
+        return (
+            "True",
+            Reason.ROLLED_BACK,
+            (
+                f"a member did not come back with revision {seen.desired.rolling.failed}, and the "
+                "members run what they ran before: change the spec, or set the annotation "
+                "dwcp.dev/restart to try again"
+            ),
+        )
     if not seen.begun:
         return "False", Reason.BOOTSTRAPPING, "the cluster is being made"
+    if seen.sleeps:
+        return "False", Reason.HIBERNATED, _ASLEEP
     if missing:
         return "True", Reason.MEMBERS_NOT_READY, f"not ready: {', '.join(missing)}"
     return "False", Reason.ALL_READY, f"all {seen.n} members are ready"
@@ -215,6 +275,12 @@ def _trouble(step: Step) -> tuple[Reason, str] | None:
                 f"{', '.join(members)} hold different genesis records: these volumes are of "
                 "different clusters, keep those of one"
             )
+        case ReportRollFailed(member, revision):
+            return Reason.ROLL_FAILED, (
+                f"{member} did not come back with revision {revision} in time, and no other member "
+                "is taken down for it: its log says why. Change the spec back or mend it; "
+                "spec.upgrade.rollback goes back by itself"
+            )
         case ReportStopped(member, code):
             return Reason.MEMBER_STOPPED, (
                 f"{member} stopped with exit code {code} and is not started again: its log says "
@@ -227,6 +293,8 @@ def _quorum_at_risk(seen: Situation) -> Verdict:
     if not seen.begun:
         return "Unknown", Reason.BOOTSTRAPPING, "the members have not yet agreed on the genesis"
     spare = len(seen.good) - quorum(seen.n)
+    if seen.sleeps:
+        return "Unknown", Reason.HIBERNATED, _ASLEEP
     if spare < 0:
         return "True", Reason.QUORUM_LOST, f"{-spare} more members must vote before writes go on"
     if spare == 0:
@@ -247,3 +315,23 @@ def _mode_settled(seen: Situation) -> Verdict:
     if seen.agreed.mode is not None:
         return "True", Reason.MODE_AGREED, f"f+1 members report mode {seen.agreed.mode}"
     return "Unknown", Reason.NO_AGREEMENT, "fewer than f+1 members report the same mode"
+
+
+def _zones_spread(seen: Situation) -> Verdict:
+    zones = {name: seen.observed.member(name).zone for name in seen.desired.members}
+    counts = Counter(zone for zone in zones.values() if zone is not None)
+    bound = faulty_max(seen.n)
+    full = [f"{zone} holds {n}" for zone, n in sorted(counts.items()) if n > bound]
+    if full:
+        return (
+            "False",
+            Reason.ZONE_TOO_FULL,
+            (
+                f"{', '.join(full)} of {seen.n} members, and {bound} may be lost at once: "
+                "its loss stops writes until it is back"
+            ),
+        )
+    unknown = [name for name, zone in zones.items() if zone is None]
+    if unknown:
+        return "Unknown", Reason.ZONES_UNKNOWN, f"the zones of {', '.join(unknown)} are not known"
+    return "True", Reason.ZONES_SPREAD, f"no zone holds more than {bound} of {seen.n} members"

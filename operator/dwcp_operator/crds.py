@@ -29,7 +29,7 @@ PRINTER_COLUMNS: Final = (
     ("Age", "date", ".metadata.creationTimestamp", "Time since the cluster was created"),
 )
 
-_LIST_KEYS: Final = {"conditions": "type", "members": "name", "volumes": "member"}
+_LIST_KEYS: Final = {"conditions": "type", "members": "name", "volumes": "member", "sites": "name"}
 _DROPPED: Final = frozenset({"title", "additionalProperties", "examples"})
 
 
@@ -58,8 +58,15 @@ def definition() -> Schema:
 
 def render() -> str:
     """The definition as YAML, with its header."""
-    text = yaml.safe_dump(definition(), sort_keys=False, width=100, allow_unicode=True)
+    text = yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
     return HEADER + text
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes every value out: readers of a definition should not have to follow anchors."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
 
 
 def _version() -> Schema:
@@ -99,7 +106,7 @@ def schema() -> Schema:
         "type": "object",
         "required": ["spec"],
         "properties": properties,
-        "x-kubernetes-validations": [_name_rule()],
+        "x-kubernetes-validations": [_name_rule(), _growth_rule()],
     }
 
 
@@ -149,7 +156,7 @@ def _with_list_key(name: str, node: Schema) -> Schema:
     if name in _LIST_KEYS:
         node["x-kubernetes-list-type"] = "map"
         node["x-kubernetes-list-map-keys"] = [_LIST_KEYS[name]]
-    elif name == "clients":
+    elif name in ("clients", "days"):
         node["x-kubernetes-list-type"] = "set"
     return node
 
@@ -169,6 +176,20 @@ def _name_rule() -> Schema:
             "letter, such as demo"
         ),
         "reason": "FieldValueInvalid",
+    }
+
+
+def _growth_rule() -> Schema:
+    """On the root: the status says which size volumes have already been asked for."""
+    return {
+        "rule": (
+            "quantity(self.spec.storage.size).compareTo(quantity(oldSelf.spec.storage.size)) >= 0"
+            " || has(oldSelf.status) && has(oldSelf.status.storageSize) && "
+            "quantity(self.spec.storage.size)"
+            ".compareTo(quantity(oldSelf.status.storageSize)) >= 0"
+        ),
+        "message": rules.SHRINKS,
+        "reason": "FieldValueForbidden",
     }
 
 
@@ -201,6 +222,15 @@ def _spec_rules() -> Iterator[Schema]:
     yield {
         "rule": "!has(self.bootstrap) || size(self.bootstrap.adopt.volumes) == self.replicas",
         "message": "spec.bootstrap.adopt.volumes must name one volume for each replica",
+        "reason": "FieldValueInvalid",
+    }
+    yield {
+        "rule": (
+            f"duration(self.upgrade.stepDeadline) >= duration('{rules.STEP_DEADLINE_MS_MIN}ms') && "
+            f"duration(self.upgrade.stepDeadline) <= duration('{rules.STEP_DEADLINE_MS_MAX}ms')"
+        ),
+        "message": "spec.upgrade.stepDeadline is out of range: use 10s to 3600s",
+        "fieldPath": ".upgrade.stepDeadline",
         "reason": "FieldValueInvalid",
     }
     for fixed in rules.FIXED:

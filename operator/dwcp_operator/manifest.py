@@ -210,6 +210,7 @@ def _is_branch(part: str | int) -> bool:
 _SENTENCES: Final = {
     "dwcp": "{problem}",
     "int_type": "is not a whole number: write digits without quotes, such as 4",
+    "bool_type": "is not true or false: write one of them without quotes",
     "string_type": "is not text: write it in quotes",
     "model_type": "is not a mapping: write its fields below it, indented",
     "dict_type": "is not a mapping: write its fields below it, indented",
@@ -263,11 +264,12 @@ def _unknown_field(location: Location) -> str:
 
 
 def _choices(location: Location) -> str:
-    parent = _model_at(location[:-1])
+    fields = tuple(part for part in location if isinstance(part, str))
+    parent = _model_at(fields[:-1])
     annotation = next(
         field.annotation
         for name, field in parent.model_fields.items()
-        if (field.alias or name) == location[-1]
+        if (field.alias or name) == fields[-1]
     )
     choices = [str(choice) for choice in _literal_values(annotation)]
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dwcp_operator import rules
+from dwcp_operator.fields import EMPTY, Label, Model, Time, Unique, refuse
+from dwcp_operator.pods import Monitoring, Placement, PodTemplate, Resources, Upgrade
 
 GROUP: Final = "dwcp.dev"
 VERSION: Final = "v1alpha1"
 KIND: Final = "DWCPCluster"
+PAUSED_ANNOTATION: Final = "dwcp.dev/paused"
+RESTART_ANNOTATION: Final = "dwcp.dev/restart"
 PLURAL: Final = "dwcpclusters"
 SINGULAR: Final = "dwcpcluster"
 SHORT_NAMES: Final = ("dwcp",)
@@ -39,85 +33,41 @@ CONDITION_TYPES: Final = (
     "QuorumAtRisk",
     "ByzantineFault",
     "ModeSettled",
+    "ZonesSpread",
 )
 
 
-_EMPTY: Final[dict[str, JsonValue]] = {"default": {}}
-"""The default of a field whose own fields all have defaults."""
-
-
-def _refuse(problem: str | None) -> None:
-    if problem is not None:
-        raise PydanticCustomError("dwcp", "{problem}", {"problem": problem})
-
-
 def _replicas(value: int) -> int:
-    _refuse(rules.replicas_problem(value))
+    refuse(rules.replicas_problem(value))
     return value
 
 
 def _mode(value: str) -> str:
-    _refuse(rules.mode_problem(value))
+    refuse(rules.mode_problem(value))
     return value
 
 
 def _trust(value: str) -> str:
-    _refuse(rules.trust_problem(value))
+    refuse(rules.trust_problem(value))
     return value
 
 
 def _size(value: str) -> str:
-    _refuse(rules.size_problem(value))
+    refuse(rules.size_problem(value))
     return value
 
 
 def _request_timeout(value: str) -> str:
-    _refuse(rules.request_timeout_problem(value))
-    return value
-
-
-def _label(value: str) -> str:
-    _refuse(rules.label_problem(value))
+    refuse(rules.request_timeout_problem(value))
     return value
 
 
 def _name(value: str) -> str:
-    _refuse(rules.name_problem(value))
+    refuse(rules.name_problem(value))
     return value
 
 
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) != len(values):
-        _refuse("names something twice: name each once")
-    return values
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-    )
-
-
-Label = Annotated[
-    str,
-    Field(min_length=1, max_length=63, json_schema_extra={"pattern": rules.LABEL_PATTERN}),
-    AfterValidator(_label),
-]
-Quantity = Annotated[
-    str | int,
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
-    ),
-]
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-class Storage(_Model):
+class Storage(Model):
     """The volume of each member."""
 
     size: Annotated[
@@ -125,7 +75,8 @@ class Storage(_Model):
         Field(json_schema_extra={"pattern": rules.SIZE_PATTERN, "maxLength": 8}),
         AfterValidator(_size),
     ] = "1Gi"
-    """Size of each member's volume. Local clusters do not enforce it."""
+    """Size of each member's volume. It may grow, where the StorageClass allows it; a growth that
+    was refused may be taken back. Local clusters do not enforce it."""
     storage_class_name: Label | None = None
     """StorageClass of the volumes; the cluster's default class when absent."""
     reclaim: Literal["Retain", "Delete"] = "Retain"
@@ -133,16 +84,7 @@ class Storage(_Model):
     another cluster can adopt them; Delete removes them and everything that is stored."""
 
 
-class Resources(_Model):
-    """Compute resources of each member, as in a container."""
-
-    requests: dict[str, Quantity] | None = None
-    """What a member is guaranteed, such as cpu: 500m and memory: 512Mi."""
-    limits: dict[str, Quantity] | None = None
-    """What a member may use at most."""
-
-
-class AdoptedVolume(_Model):
+class AdoptedVolume(Model):
     """A retained volume and the member whose key lies on it."""
 
     member: Label
@@ -151,7 +93,7 @@ class AdoptedVolume(_Model):
     """Name of the PersistentVolumeClaim."""
 
 
-class Adopt(_Model):
+class Adopt(Model):
     """The volumes of an earlier cluster."""
 
     cluster_id: Annotated[str, Field(pattern=rules.CLUSTER_ID_PATTERN)]
@@ -163,14 +105,14 @@ class Adopt(_Model):
     """One volume for each member."""
 
 
-class Bootstrap(_Model):
+class Bootstrap(Model):
     """How the cluster begins."""
 
     adopt: Adopt
     """Begin from volumes that an earlier cluster of the same name left behind."""
 
 
-class ClusterSpec(_Model):
+class ClusterSpec(Model):
     """What the user wants."""
 
     replicas: Annotated[
@@ -187,12 +129,20 @@ class ClusterSpec(_Model):
     Hybrid are not yet supported, so that Auto runs PBFT too."""
     trust: Annotated[Literal["Byzantine", "Crash"], AfterValidator(_trust)] = "Byzantine"
     """What an answer withstands. Byzantine: f members that lie. Crash is not yet supported."""
-    storage: Storage = Field(default_factory=Storage, json_schema_extra=_EMPTY)
+    storage: Storage = Field(default_factory=Storage, json_schema_extra=EMPTY)
     """The volume of each member."""
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Container image of the members; the operator's own image when absent. Unused locally."""
-    resources: Resources = Field(default_factory=Resources, json_schema_extra=_EMPTY)
+    resources: Resources = Field(default_factory=Resources, json_schema_extra=EMPTY)
     """Compute resources of each member. Unused locally."""
+    placement: Placement = Field(default_factory=Placement, json_schema_extra=EMPTY)
+    """Where members run. Unused locally."""
+    upgrade: Upgrade = Field(default_factory=Upgrade, json_schema_extra=EMPTY)
+    """How a change of image, resources or placement is rolled out. Unused locally."""
+    monitoring: Monitoring = Field(default_factory=Monitoring, json_schema_extra=EMPTY)
+    """What is made for Prometheus and Grafana. Unused locally."""
+    hibernate: bool = False
+    """Stop all members and keep their volumes; false wakes them. `dwcp down` does it locally."""
     checkpoint_interval: Annotated[
         int, Field(ge=rules.CHECKPOINT_INTERVAL_MIN, le=rules.CHECKPOINT_INTERVAL_MAX)
     ] = 100
@@ -207,7 +157,7 @@ class ClusterSpec(_Model):
     clients: Annotated[
         tuple[Label, ...],
         Field(strict=False, min_length=1, max_length=16),
-        AfterValidator(_unique),
+        Unique,
     ] = ("default",)
     """Names of the clients that may read and write; a key is made for each of them."""
     bootstrap: Bootstrap | None = None
@@ -223,7 +173,7 @@ class ClusterSpec(_Model):
     @model_validator(mode="after")
     def _adopts_every_member(self) -> Self:
         if self.bootstrap is not None and len(self.bootstrap.adopt.volumes) != self.replicas:
-            _refuse(
+            refuse(
                 f"adopts {len(self.bootstrap.adopt.volumes)} volumes for {self.replicas} replicas:"
                 " name one volume for each member"
             )
@@ -234,12 +184,13 @@ class ClusterSpec(_Model):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-class Condition(_Model):
+class Condition(Model):
     """One aspect of the cluster's state, as Kubernetes conditions are."""
 
     type: Literal[
-        "Available", "Progressing", "Degraded", "QuorumAtRisk", "ByzantineFault", "ModeSettled"
-    ]
+        "Available", "Progressing", "Degraded", "QuorumAtRisk", "ByzantineFault", "ModeSettled",
+        "ZonesSpread",
+    ]  # fmt: skip
     """Which aspect."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
@@ -253,7 +204,7 @@ class Condition(_Model):
     """When the status last changed."""
 
 
-class MemberStatus(_Model):
+class MemberStatus(Model):
     """One member, as its own signed report shows it."""
 
     name: str
@@ -276,9 +227,29 @@ class MemberStatus(_Model):
     """The view it is in."""
     last_seen: Time | None = None
     """When its last verified report arrived."""
+    node: str | None = None
+    """The node that it runs on."""
+    zone: str | None = None
+    """The site that it is dealt to, or the zone of its node where Pods are labelled with it."""
+    revision: str | None = None
+    """Names what its Pod was made from."""
 
 
-class ClusterStatus(_Model):
+class UpgradeStatus(Model):
+    """What members' Pods are made from."""
+
+    revision: str
+    """Names what they are made from now."""
+    updated: int
+    """Members that are made from it."""
+    stable: PodTemplate | None = None
+    """What all members have last run together."""
+    failed: str | None = None
+    """The revision that was asked for and given up, since a member did not come back with it. It
+    is tried again when what is asked for changes."""
+
+
+class ClusterStatus(Model):
     """What is. Whatever one member says of itself is a claim; epoch, view, primary and mode
     stand here when f+1 verified reports agree on them."""
 
@@ -304,10 +275,15 @@ class ClusterStatus(_Model):
     """Random id, made once: 32 hex digits."""
     genesis_hash: str | None = None
     """Names the genesis record, the root of trust of every client: 64 hex digits."""
+    storage_size: Annotated[str, Field(max_length=32)] | None = None
+    """The size that volumes have been asked to have, and below which spec.storage.size can not
+    go: 2Gi."""
+    upgrade: UpgradeStatus | None = None
+    """What members' Pods are made from."""
     members: Annotated[tuple[MemberStatus, ...], Field(strict=False)] = ()
     """Every member."""
     conditions: Annotated[tuple[Condition, ...], Field(strict=False)] = ()
-    """Available, Progressing, Degraded, QuorumAtRisk, ByzantineFault, ModeSettled."""
+    """Available, Progressing, Degraded, QuorumAtRisk, ByzantineFault, ModeSettled, ZonesSpread."""
 
     def manifest(self) -> dict[str, object]:
         """The status as in the resource: camelCase, absent fields left out."""
@@ -322,9 +298,10 @@ class Metadata(BaseModel):
     name: Annotated[str, AfterValidator(_name)]
     namespace: Label = "default"
     generation: int = 1
+    annotations: dict[str, str] = Field(default_factory=dict)
 
 
-class DWCPCluster(_Model):
+class DWCPCluster(Model):
     """A cluster of 3f+1 members that keeps small, precious state."""
 
     api_version: Literal["dwcp.dev/v1alpha1"]
@@ -337,3 +314,18 @@ class DWCPCluster(_Model):
     def member_names(self) -> tuple[str, ...]:
         """The first members' names; a name is never used again for another member."""
         return tuple(f"{self.metadata.name}-{i}" for i in range(self.spec.replicas))
+
+    @property
+    def paused(self) -> bool:
+        """True while the operator is to look and do nothing; in doubt it does nothing."""
+        return self.metadata.annotations.get(PAUSED_ANNOTATION, "false") not in ("false", "")
+
+    @property
+    def template(self) -> PodTemplate:
+        """What the user wants members' Pods to be made from."""
+        return PodTemplate(
+            image=self.spec.image,
+            resources=self.spec.resources,
+            placement=self.spec.placement,
+            restart=self.metadata.annotations.get(RESTART_ANNOTATION),
+        )

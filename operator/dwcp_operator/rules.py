@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 REPLICAS_MAX: Final = 31
@@ -17,6 +18,8 @@ NAME_LENGTH_MAX: Final = 52
 """Leaves room in a DNS label for a member's number and a Service's suffix."""
 REQUEST_TIMEOUT_MS_MIN: Final = 100
 REQUEST_TIMEOUT_MS_MAX: Final = 60_000
+STEP_DEADLINE_MS_MIN: Final = 10_000
+STEP_DEADLINE_MS_MAX: Final = 3_600_000
 CHECKPOINT_INTERVAL_MIN: Final = 10
 CHECKPOINT_INTERVAL_MAX: Final = 1000
 
@@ -24,7 +27,16 @@ NAME_PATTERN: Final = "^[a-z]([a-z0-9-]*[a-z0-9])?$"
 LABEL_PATTERN: Final = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 DURATION_PATTERN: Final = "^[0-9]{1,6}(ms|s)$"
 SIZE_PATTERN: Final = "^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$"
+TIME_PATTERN: Final = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
+QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[munkMGTPE]|[eE][+-]?[0-9]+)?$"
 CLUSTER_ID_PATTERN: Final = "^[0-9a-f]{32}$"
+
+_UNITS: Final = {
+    "": 1,
+    "k": 1000,
+    **{letter: 1000**power for power, letter in enumerate("MGTPE", 2)},
+    **{f"{letter}i": 1024**power for power, letter in enumerate("KMGTPE", 1)},
+}
 
 MODES: Final = ("Auto", "Datacenter", "Hybrid", "Internet")
 MODES_SUPPORTED: Final = ("Auto", "Internet")
@@ -79,6 +91,36 @@ def size_problem(text: str) -> str | None:
     return None
 
 
+def step_deadline_problem(text: str) -> str | None:
+    """Why this deadline of a rolling change's step does not do, or None."""
+    duration_ms = parse_duration_ms(text)
+    if duration_ms is None:
+        return "is not a duration: write seconds, such as 300s"
+    if not STEP_DEADLINE_MS_MIN <= duration_ms <= STEP_DEADLINE_MS_MAX:
+        return "is out of range: use 10s to 3600s"
+    return None
+
+
+def time_problem(text: str) -> str | None:
+    """Why this time of day does not do, or None."""
+    if re.fullmatch(TIME_PATTERN, text) is None:
+        return "is not a time of day: write hours and minutes in UTC, such as 02:00"
+    return None
+
+
+def quantity_problem(text: str) -> str | None:
+    """Why this amount of a compute resource does not do, or None."""
+    if re.fullmatch(QUANTITY_PATTERN, text) is None:
+        return "is not a quantity: write a number and its unit, such as 500m or 512Mi"
+    return None
+
+
+def size_bytes(text: str) -> int | None:
+    """Bytes of a volume size, such as 1Gi; None for what is none."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(|[kMGTPE]|[KMGTPE]i)", text)
+    return None if found is None else int(Fraction(found[1]) * _UNITS[found[2]])
+
+
 def name_problem(name: str) -> str | None:
     """Why this cluster name does not do, or None."""
     if len(name) > NAME_LENGTH_MAX:
@@ -126,9 +168,13 @@ FIXED: Final = (
     Fixed(("checkpointInterval",), _IN_GENESIS),
     Fixed(("requestTimeout",), _IN_GENESIS),
     Fixed(("clients",), "adding and removing clients is not yet supported"),
-    Fixed(("storage", "size"), "a volume can not shrink, and growing it is not yet supported"),
     Fixed(("storage", "storageClassName"), "a volume keeps the storage class it was made with"),
     Fixed(("bootstrap",), "it is read once, when the cluster is created"),
+)
+
+SHRINKS: Final = (
+    "spec.storage.size can not be made smaller: a volume can not shrink; "
+    "only a growth that was not begun can be taken back"
 )
 
 
@@ -142,9 +188,13 @@ def _value_at(tree: object, path: tuple[str, ...]) -> object:
 
 def forbidden_changes(old: Mapping[str, object], new: Mapping[str, object]) -> tuple[str, ...]:
     """A sentence for each fixed field in which two specs (as in a manifest, defaults filled in)
-    differ."""
-    return tuple(
+    differ, and for a volume that would shrink."""
+    sentences = [
         fixed.sentence()
         for fixed in FIXED
         if _value_at(old, fixed.path) != _value_at(new, fixed.path)
-    )
+    ]
+    before, after = (size_bytes(str(_value_at(s, ("storage", "size")))) or 0 for s in (old, new))
+    if after < before:
+        sentences.append(SHRINKS)
+    return tuple(sentences)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from dwcp_operator.conditions import Situation, conditions
 from dwcp_operator.plan.observed import MemberObserved
-from dwcp_operator.resources import ClusterStatus, Condition, MemberStatus
+from dwcp_operator.resources import ClusterStatus, Condition, MemberStatus, UpgradeStatus
 
 SELECTOR_LABEL = "dwcp.dev/cluster"
 
@@ -18,11 +19,17 @@ def cluster_status(
     cluster_id: str | None,
     previous: tuple[Condition, ...],
     now: str,
+    upgrade: UpgradeStatus | None = None,
+    storage_size: str | None = None,
+    nodes: Mapping[str, str] | None = None,
 ) -> ClusterStatus:
-    """The whole status; `previous` conditions keep their transition times, `now` is RFC 3339."""
+    """The whole status; `previous` conditions keep their transition times, `now` is RFC 3339.
+
+    `upgrade`, `storage_size` and `nodes` (by member) are known on Kubernetes only.
+    """
     genesis, agreed = seen.observed.genesis, seen.agreed
     members = tuple(
-        _member(seen, number, seen.observed.member(name))
+        _member(seen, number, seen.observed.member(name), (nodes or {}).get(name))
         for number, name in enumerate(seen.desired.members)
     )
     ready = sum(m.ready for m in members)
@@ -38,6 +45,8 @@ def cluster_status(
         selector=f"{SELECTOR_LABEL}={seen.desired.cluster}",
         cluster_id=cluster_id,
         genesis_hash=genesis.hash.hex() if genesis is not None else None,
+        storage_size=storage_size,
+        upgrade=upgrade,
         members=members,
         conditions=conditions(seen, generation, previous, now),
     )
@@ -47,8 +56,8 @@ def _mode(mode: str | None) -> Literal["Internet"] | None:
     return "Internet" if mode == "Internet" else None
 
 
-def _member(seen: Situation, number: int, member: MemberObserved) -> MemberStatus:
-    report = member.report
+def _member(seen: Situation, number: int, member: MemberObserved, node: str | None) -> MemberStatus:
+    report, revision = member.report, member.revision or None
     if report is None:
         return MemberStatus(
             name=member.name,
@@ -56,6 +65,9 @@ def _member(seen: Situation, number: int, member: MemberObserved) -> MemberStatu
             role="waiting" if member.running else "stopped",
             endpoint=member.endpoint,
             ready=False,
+            node=node,
+            zone=member.zone,
+            revision=revision,
         )
     role: Literal["primary", "backup"] = (
         "primary" if seen.agreed.primary == member.name else "backup"
@@ -71,4 +83,7 @@ def _member(seen: Situation, number: int, member: MemberObserved) -> MemberStatu
         lag=max(0, seen.agreed.final_index - report.applied_index),
         view=report.view,
         last_seen=report.seen_at,
+        node=node,
+        zone=member.zone,
+        revision=revision,
     )

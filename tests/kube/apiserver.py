@@ -23,17 +23,23 @@ Object = dict[str, Any]
 
 _PATH = re.compile(
     r"^(?P<root>/api/v1|/apis/[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
-    r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>status))?$"
+    r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>status|eviction))?$"
 )
 
 
 class ApiServer:
-    """Objects by plural, namespace and name. `away` makes every request fail."""
+    """Objects by plural, namespace and name. `away` makes every request fail.
+
+    Evictions are allowed while `evictions` is not 0; `invalid` says why a Pod is not taken.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.writes: list[str] = []
         self.away = False
+        self.evictions = -1
+        self.invalid: Callable[[Object], str] = lambda _body: ""
+        self.apis: set[str] = set()
         self.hold: asyncio.Event | None = None
         self.fail: Callable[[str, str], bool] = lambda _method, _path: False
         self._versions = itertools.count(1)
@@ -58,9 +64,17 @@ class ApiServer:
             request.transport.close()
             return web.Response(status=503)
         matched = _PATH.match(request.path)
+        if matched is None and request.path.removeprefix("/apis/") in self.apis:
+            kinds = [{"kind": "PodMonitor"}, {"kind": "PrometheusRule"}]
+            return web.json_response({"resources": kinds})
         if matched is None:
             return status(404, "NotFound", request.path)
         body = json.loads(await request.text()) if request.can_read_body else {}
+        refused = self.invalid(body) if matched["plural"] == "pods" and body else ""
+        if refused:
+            return status(422, "Invalid", refused)
+        if request.query.get("dryRun"):
+            return web.json_response(body, status=201)
         if request.method != "GET":
             self.writes.append(f"{request.method} {request.path}")
         place = (matched["plural"], matched["namespace"] or "", matched["name"] or "")
@@ -87,6 +101,18 @@ class ApiServer:
             return status(409, "AlreadyExists", body["metadata"]["name"])
         return web.json_response(self.put(place[0], body), status=201)
 
+    def _evict(
+        self, place: tuple[str, str, str], found: Object, preconditions: Object
+    ) -> web.Response:
+        if self.evictions == 0:
+            message = "Cannot evict pod as it would violate the pod's disruption budget."
+            return status(429, "TooManyRequests", message)
+        if not preconditions.items() <= found["metadata"].items():
+            return status(409, "Conflict", "the object has been modified")
+        self.evictions -= 1
+        del self.objects[place]
+        return web.json_response({"kind": "Status", "status": "Success"}, status=201)
+
     def _one(
         self, request: web.Request, place: tuple[str, str, str], body: Object, sub: str | None
     ) -> web.Response:
@@ -95,6 +121,8 @@ class ApiServer:
             return web.json_response(self.put(place[0], merged(found or {}, body)))
         if found is None:
             return status(404, "NotFound", place[2])
+        if sub == "eviction":
+            return self._evict(place, found, body["deleteOptions"]["preconditions"])
         if request.method == "GET":
             return web.json_response(found)
         if request.method == "DELETE":

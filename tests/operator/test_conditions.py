@@ -14,9 +14,13 @@ from dwcp_operator.plan import (
     Report,
     ReportForeignVolume,
     ReportLostVolume,
+    ReportRollFailed,
     ReportStopped,
+    Rolling,
+    RollMember,
     StartMember,
     Step,
+    StopMember,
     Volume,
     WaitFor,
     WaitReason,
@@ -84,6 +88,7 @@ def test_all_is_well() -> None:
         "QuorumAtRisk": ("False", "SpareMembers"),
         "ByzantineFault": ("False", "NoEvidence"),
         "ModeSettled": ("True", "ModeAgreed"),
+        "ZonesSpread": ("Unknown", "ZonesUnknown"),
     }
 
 
@@ -230,3 +235,67 @@ def test_status_of_the_resource() -> None:
     manifest = status.manifest()
     assert manifest["genesisHash"] == (b"g" * 32).hex()
     assert "appliedIndex" not in manifest["members"][3]  # type: ignore[index]
+
+
+def zoned(*zones: str | None) -> Observed:
+    seen = observed(*[report()] * 4)
+    pairs = zip(seen.members, zones, strict=True)
+    return replace(seen, members=tuple(replace(m, zone=zone) for m, zone in pairs))
+
+
+@pytest.mark.parametrize(
+    ("zones", "verdict"),
+    [
+        (("a", "b", "c", "d"), ("True", "NoZoneHoldsTooMany")),
+        (("a", "b", "c", "a"), ("False", "ZoneHoldsTooMany")),
+        (("a", "b", "c", None), ("Unknown", "ZonesUnknown")),
+        (("a", "a", None, None), ("False", "ZoneHoldsTooMany")),
+    ],
+)
+def test_a_zone_that_holds_more_than_may_be_lost_is_told(
+    zones: tuple[str | None, ...], verdict: tuple[str, str]
+) -> None:
+    assert verdicts(zoned(*zones))["ZonesSpread"] == verdict
+
+
+def test_a_roll_is_progress_and_a_failed_one_wants_help() -> None:
+    seen = observed(*[report()] * 4)
+    assert verdicts(seen, RollMember("demo-1"))["Progressing"] == ("True", "Rolling")
+    waiting = verdicts(seen, WaitFor(WaitReason.WINDOW, NAMES, 1))
+    assert waiting["Progressing"] == ("True", "WaitingForMaintenanceWindow")
+    failed = verdicts(seen, ReportRollFailed("demo-1", "abc"))
+    assert failed["Progressing"] == ("False", "NeedsAttention")
+    assert failed["Degraded"] == ("True", "RollFailed")
+    assert failed["Available"][0] == "True"
+
+
+def verdicts_of(desired: Desired, seen: Observed, *steps: Step) -> dict[str, tuple[str, str]]:
+    found = conditions(situation(desired, seen, steps), 3, (), NOW)
+    return {c.type: (c.status, c.reason) for c in found}
+
+
+def test_what_was_rolled_back_is_not_what_was_asked_for() -> None:
+    gone_back = replace(DESIRED, rolling=Rolling(failed="abc"))
+    assert verdicts_of(gone_back, observed(*[report()] * 4))["Degraded"] == ("True", "RolledBack")
+
+
+def test_a_sleeping_cluster_is_neither_available_nor_degraded() -> None:
+    asleep = replace(DESIRED, hibernate=True)
+    told = verdicts_of(asleep, observed(*[None] * 4))
+    assert told["Available"] == ("False", "Hibernated")
+    assert told["Progressing"] == ("False", "Hibernated")
+    assert told["Degraded"] == ("False", "Hibernated")
+    assert told["QuorumAtRisk"] == ("Unknown", "Hibernated")
+    stopping = verdicts_of(asleep, observed(*[report()] * 4), StopMember("demo-0"))
+    assert stopping["Progressing"] == ("True", "Hibernating")
+    lost = verdicts_of(asleep, observed(*[None] * 4), ReportLostVolume("demo-0"))
+    assert lost["Degraded"] == ("True", "VolumeLost"), "sleep hides no loss"
+
+
+def test_a_paused_cluster_says_so_and_hides_nothing() -> None:
+    paused = replace(DESIRED, paused=True)
+    step = WaitFor(WaitReason.PAUSED, ())
+    told = verdicts_of(paused, observed(report(), report(), report(), None), step)
+    assert told["Progressing"] == ("False", "Paused")
+    assert told["Degraded"] == ("True", "MembersNotReady")
+    assert told["Available"][0] == "True"

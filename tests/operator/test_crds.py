@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_models() -> None:
     properties = spec_schema()["properties"]
     assert {k: v["default"] for k, v in properties.items() if "default" in v} == {
         **ClusterSpec().manifest(),
-        "storage": {},
+        **{key: {} for key in ("storage", "placement", "upgrade", "monitoring")},
     }
     storage = properties["storage"]["properties"]
     assert {k: v["default"] for k, v in storage.items() if "default" in v} == {
@@ -94,9 +94,17 @@ def test_fixed_fields_are_compared_on_their_parent_with_has() -> None:
         path = ".".join(fixed.path)
         assert any(f"has(self.{path}) == has(oldSelf.{path})" in text for text in texts)
     for path, node in nodes(crds.schema()):
-        if path != ".spec":
+        if path not in ("", ".spec"):
             for rule in node.get("x-kubernetes-validations", []):
                 assert "oldSelf" not in rule["rule"], f"bypassed by removing {path}"
+
+
+def test_a_growth_that_was_refused_can_be_taken_back() -> None:
+    """Else a class that does not expand would leave the resource degraded for ever."""
+    rules_of_root = crds.schema()["x-kubernetes-validations"]
+    (growth,) = [r for r in rules_of_root if "oldSelf" in r["rule"]]
+    assert "oldSelf.status.storageSize" in growth["rule"]
+    assert growth["message"] == rules.SHRINKS
 
 
 def test_the_file_is_yaml_for_kubectl() -> None:

@@ -60,10 +60,26 @@ SPEC_PROBLEMS = {
     "use lower-case letters, digits and hyphens, such as default",
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
     "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, trust, storage, image, "
-    "resources, checkpointInterval, requestTimeout, clients, bootstrap",
+    "resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
+    "requestTimeout, clients, bootstrap",
     "bootstrap: {}": "spec.bootstrap.adopt is missing: write it",
     "bootstrap: {adopt: {clusterId: 7a, volumes: []}}": "spec.bootstrap.adopt.clusterId=7a does "
     "not match ^[0-9a-f]{32}$: copy it from the old cluster's status",
+    "resources: {limits: {memory: 1Gb}}": "spec.resources.limits.memory=1Gb is not a quantity: "
+    "write a number and its unit, such as 500m or 512Mi",
+    "upgrade: {window: {start: 2am}}": "spec.upgrade.window.start=2am is not a time of day: "
+    "write hours and minutes in UTC, such as 02:00",
+    "upgrade: {window: {start: '02:00', days: [Sunday]}}": "spec.upgrade.window.days[0]=Sunday is "
+    "not known: use Mon, Tue, Wed, Thu, Fri, Sat or Sun",
+    "upgrade: {window: {start: '02:00', days: [Sun, Sun]}}": "spec.upgrade.window.days names "
+    "something twice: name each once",
+    "upgrade: {stepDeadline: 9s}": "spec.upgrade.stepDeadline=9s is out of range: use 10s to 3600s",
+    "upgrade: {rollback: yes please}": 'spec.upgrade.rollback="yes please" is not true or false: '
+    "write one of them without quotes",
+    "placement: {sites: [{name: a, nodeSelector: {}}, {name: a, nodeSelector: {}}]}": "spec."
+    "placement names a site twice: name each once",
+    "placement: {tolerations: [{operator: In}]}": "spec.placement.tolerations[0].operator=In is "
+    "not known: use Exists or Equal",
     "mode: &m Auto\n  trust: *m": "spec.trust is a YAML alias: write the value out",
 }
 
@@ -142,6 +158,10 @@ def test_defaults_and_names(tmp_path: Path) -> None:
         "trust": "Byzantine",
         "storage": {"size": "1Gi", "reclaim": "Retain"},
         "resources": {},
+        "placement": {"tolerations": [], "sites": []},
+        "upgrade": {"rollback": False, "stepDeadline": "300s"},
+        "monitoring": {"podMonitor": False, "rules": False, "dashboard": False},
+        "hibernate": False,
         "checkpointInterval": 100,
         "requestTimeout": "2s",
         "clients": ["default"],

@@ -12,7 +12,6 @@ CHANGES = {
     "requestTimeout": ("3s", "it is part of the cluster's genesis; make a new cluster"),
     "clients": (["a"], "adding and removing clients is not yet supported"),
     "bootstrap": ({"adopt": {}}, "it is read once, when the cluster is created"),
-    "storage": ({"size": "2Gi"}, "a volume can not shrink, and growing it is not yet supported"),
 }
 
 
@@ -23,6 +22,36 @@ def test_fixed_fields_stay(field: str) -> None:
     (sentence,) = rules.forbidden_changes(old, {**old, field: value})
     assert sentence.startswith(f"spec.{field}")
     assert f"can not be changed: {reason}" in sentence
+
+
+@pytest.mark.parametrize(("before", "after"), [("2Gi", "1Gi"), ("2Gi", "2000M"), ("1Ti", "1T")])
+def test_a_volume_may_grow_and_not_shrink(before: str, after: str) -> None:
+    small, large = ({"storage": {"size": size}} for size in (after, before))
+    assert rules.forbidden_changes(small, large) == ()
+    assert rules.forbidden_changes(large, large) == ()
+    (sentence,) = rules.forbidden_changes(large, small)
+    assert sentence.startswith("spec.storage.size can not be made smaller")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1Gi", 2**30), ("500Mi", 500 * 2**20), ("2G", 2 * 10**9), ("1Ti", 2**40),
+        ("1.5Gi", 3 * 2**29), ("1024", 1024), ("1k", 1000), ("1Ki", 1024),
+        ("", None), ("Gi", None), ("-1Gi", None), ("1gi", None), ("1e3", None),
+    ],
+)  # fmt: skip
+def test_sizes(text: str, size: int | None) -> None:
+    assert rules.size_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [("500m", True), ("512Mi", True), ("0.5", True), ("1e3", True), ("2", True)]
+    + [(bad, False) for bad in ("-1", "1.", "one", "", "1 Gi", "1Gb", ".5")],
+)
+def test_quantities(text: str, good: bool) -> None:
+    assert (rules.quantity_problem(text) is None) == good
 
 
 @pytest.mark.parametrize("field", ["mode", "image", "resources"])

@@ -41,6 +41,8 @@ _PLURALS: Final = {
     ("networking.k8s.io/v1", "NetworkPolicy"): "networkpolicies",
     ("coordination.k8s.io/v1", "Lease"): "leases",
     ("events.k8s.io/v1", "Event"): "events",
+    ("monitoring.coreos.com/v1", "PodMonitor"): "podmonitors",
+    ("monitoring.coreos.com/v1", "PrometheusRule"): "prometheusrules",
     (API_VERSION, KIND): PLURAL,
 }
 
@@ -91,6 +93,8 @@ BUDGET: Final = Kind("policy/v1", "PodDisruptionBudget")
 POLICY: Final = Kind("networking.k8s.io/v1", "NetworkPolicy")
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease")
 EVENT: Final = Kind("events.k8s.io/v1", "Event")
+POD_MONITOR: Final = Kind("monitoring.coreos.com/v1", "PodMonitor")
+PROMETHEUS_RULE: Final = Kind("monitoring.coreos.com/v1", "PrometheusRule")
 CLUSTER: Final = Kind(API_VERSION, KIND)
 
 
@@ -160,10 +164,14 @@ class KubeApi:
 
     # --- writing ---------------------------------------------------------------------------
 
-    async def create(self, body: Object) -> Object:
-        """Make an object; a conflict when one of its name exists."""
+    async def create(self, body: Object, *, dry_run: bool = False) -> Object:
+        """Make an object; a conflict when one of its name exists.
+
+        With `dry_run` the server only says whether it would: nothing is made.
+        """
         path = kind_of(body).path(body["metadata"]["namespace"])
-        return await self._request("post", path, body=body, field_manager=MANAGER)
+        asked = {"dry_run": "All"} if dry_run else {}
+        return await self._request("post", path, body=body, field_manager=MANAGER, **asked)
 
     async def apply(self, body: Object) -> Object:
         """Server-side apply: our fields become as in `body`; those of others stay."""
@@ -205,6 +213,26 @@ class KubeApi:
                 kind_of(found).path(metadata["namespace"], metadata["name"]),
                 body={"preconditions": preconditions},
             )
+        except ApiError as error:
+            if not error.is_missing:
+                raise
+
+    async def evict(self, found: Mapping[str, Any]) -> None:
+        """Remove exactly the Pod that was read, unless its disruption budget forbids it now.
+
+        The server counts this together with the evictions of a drain; it refuses with 429.
+        """
+        metadata = found["metadata"]
+        preconditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "deleteOptions": {"preconditions": preconditions},
+        }
+        path = POD.path(metadata["namespace"], metadata["name"], "eviction")
+        try:
+            await self._request("post", path, body=body)
         except ApiError as error:
             if not error.is_missing:
                 raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dwcp_operator.act.api import CLAIM, POD, SECRET, ApiError
 from dwcp_operator.act.events import EventReason, Events
+from dwcp_operator.act.extras import Extras
 from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
 from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.observe import Observer, has_ended, is_going
@@ -15,7 +16,9 @@ from dwcp_operator.act.writer import TakenError, Writer
 from dwcp_operator.build import budget, network, storage
 from dwcp_operator.build.names import Object, Subject
 from dwcp_operator.build.pod import PodSettings, mounts_token, pod
+from dwcp_operator.conditions import Situation
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
+from dwcp_operator.plan.observed import Observed
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
     CompleteGenesis,
@@ -23,9 +26,13 @@ from dwcp_operator.plan.steps import (
     CreateVolume,
     DeliverGenesis,
     EnsureKeys,
+    GrowVolume,
+    RollMember,
     StartMember,
     Step,
+    StopMember,
 )
+from dwcp_operator.upgrade import Rollout, roll_reason
 
 ACTS = (
     EnsureKeys,
@@ -35,6 +42,9 @@ ACTS = (
     AdoptGenesis,
     DeliverGenesis,
     CompleteGenesis,
+    RollMember,
+    StopMember,
+    GrowVolume,
 )
 """Steps that change something; the others are waits and reports."""
 
@@ -68,19 +78,24 @@ class Executor:
         self._events = events
         self._metrics = metrics
         self._settings = settings
+        self._extras = Extras(writer, events)
+        self._out: Rollout | None = None
+        self._observed = Observed()
         self.failures: dict[str, str] = {}
 
     async def round(
-        self, snapshot: Snapshot, steps: tuple[Step, ...], ready_but_faulty: int
+        self, snapshot: Snapshot, seen: Situation, out: Rollout, ready_but_faulty: int
     ) -> None:
         """Make what surrounds the members as it must be, then do each step, then tidy up.
 
         `snapshot` was read in this round. Raises LeaseLostError.
         """
-        self.failures = {}
+        self.failures, self._out, self._observed = {}, out, seen.observed
         for body in _surroundings(snapshot.subject, ready_but_faulty):
             await self._try(f"{body['kind']}", self._writer.ensure(snapshot, body))
-        for step in steps:
+        for action in self._extras.actions(snapshot):
+            await self._try("monitoring", action)
+        for step in seen.steps:
             if isinstance(step, ACTS):
                 name = type(step).__name__
                 member = getattr(step, "member", None)
@@ -125,8 +140,19 @@ class Executor:
                 first = subject.client_secret(subject.cluster.spec.clients[0])
                 note = f"all {len(subject.members)} members signed; clients mount Secret {first}"
                 await post(subject, EventReason.GENESIS_PUBLISHED, note)
+            case RollMember(member):
+                await self._roll(snapshot, member)
+            case StopMember(member):
+                await self._stop(snapshot, member)
+            case GrowVolume(member):
+                await self._grow(snapshot, member)
             case _:
                 raise AssertionError(f"{step} acts on nothing")
+
+    @property
+    def _rollout(self) -> Rollout:
+        assert self._out is not None, "steps are done in a round"
+        return self._out
 
     async def _start(self, snapshot: Snapshot, member: str) -> None:
         """Make the member's Pod; one that has ended is removed first, and made anew later."""
@@ -138,9 +164,45 @@ class Executor:
         with_token = not self._keeper.published
         if with_token and snapshot.find(SECRET, subject.token_secret(member)) is None:
             await self._keeper.make_token(subject, member, self._writer)
-        await self._writer.create(pod(subject, member, self._settings.pod, with_token=with_token))
+        template = self._rollout.template
+        body = pod(subject, member, self._settings.pod, template, with_token=with_token)
+        await self._writer.create(body)
         note = f"Pod {member} is made"
         await self._events.post(subject, EventReason.MEMBER_STARTED, note)
+
+    async def _roll(self, snapshot: Snapshot, member: str) -> None:
+        """Evict the member's Pod, once the API server would take the one that is to follow it."""
+        subject, found = snapshot.subject, snapshot.find(POD, member)
+        if found is None or is_going(found):
+            return
+        template = self._rollout.template
+        body = pod(subject, member, self._settings.pod, template, with_token=False)
+        body["metadata"]["name"] = f"{member}-trial"
+        try:
+            await self._writer.try_out(body)
+        except ApiError as error:
+            if "exceeded quota" not in str(error):
+                raise  # the one that is evicted makes room for the one that follows
+        reason = roll_reason(self._rollout, self._observed.member(member))
+        await self._writer.evict(found)
+        self._metrics.rolls.labels(str(reason)).inc()
+        note = f"{member} is restarted: {reason}, revision {template.revision}"
+        await self._events.post(subject, EventReason.MEMBER_ROLLED, note)
+
+    async def _stop(self, snapshot: Snapshot, member: str) -> None:
+        found = snapshot.find(POD, member)
+        if found is not None and not is_going(found):
+            await self._writer.delete(found)
+            note = f"{member} is stopped: spec.hibernate"
+            await self._events.post(snapshot.subject, EventReason.MEMBER_STOPPED, note)
+
+    async def _grow(self, snapshot: Snapshot, member: str) -> None:
+        found = snapshot.find(CLAIM, snapshot.subject.claim(member))
+        if found is not None:
+            await self._writer.merge(found, storage.growth_patch(snapshot.subject, found))
+            size = snapshot.subject.cluster.spec.storage.size
+            note = f"volume {found['metadata']['name']} of {member} is to grow to {size}"
+            await self._events.post(snapshot.subject, EventReason.VOLUME_GROWN, note)
 
     async def _adopt(self, snapshot: Snapshot, member: str) -> None:
         probe = self._observer.probe(snapshot, member)

@@ -40,6 +40,12 @@ class OperatorMetrics:
             ["reason"],
             registry=self._registry,
         )
+        self.rolls = Counter(
+            "dwcp_operator_member_rolls_total",
+            "Members that the operator restarted",
+            ["reason"],
+            registry=self._registry,
+        )
         self.clusters = Gauge(
             "dwcp_operator_clusters", "Resources that are looked after", registry=self._registry
         )

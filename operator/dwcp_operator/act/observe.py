@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import aiohttp
 import msgspec
@@ -16,10 +16,13 @@ from dwcp_operator.act.api import CLAIM, POD
 from dwcp_operator.act.keeper import GenesisKeeper
 from dwcp_operator.act.snapshot import Snapshot
 from dwcp_operator.build.names import CLIENT_PORT
+from dwcp_operator.build.pod import SPEC_HASH
 from dwcp_operator.local.probe import TIMEOUT, Probe, ProbeError
 from dwcp_operator.plan.observed import GenesisSeen, MemberObserved, Observed, Report, Volume
+from dwcp_operator.rules import size_bytes
 
 REASON_BYTES_MAX: Final = 4096
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 ENDED_PHASES: Final = frozenset({"Failed", "Succeeded"})
 
 
@@ -104,6 +107,9 @@ class Observer:
             identity=identity,
             genesis=genesis,
             report=report,
+            zone=_zone(snapshot, name, pod),
+            **_of_pod(pod if running else None),
+            **_of_claim(snapshot.find(CLAIM, snapshot.subject.claim(name)), pod),
         )
 
     async def _why_not(self, snapshot: Snapshot, name: str) -> str | None:
@@ -168,3 +174,71 @@ class Observer:
 
 def _key_in(signed: SignedGenesis, name: str) -> bytes | None:
     return next((m.identity for m in signed.record.members if m.name == name), None)
+
+
+class _OfPod(TypedDict):
+    revision: str
+    serving: bool
+    unready_for_ms: int
+
+
+class _OfClaim(TypedDict):
+    volume_bytes: int
+    growing: bool
+    needs_restart: bool
+
+
+def _of_pod(pod: Mapping[str, Any] | None) -> _OfPod:
+    """What the API server knows of a member's Pod; None while none runs."""
+    if pod is None:
+        return {"revision": "", "serving": False, "unready_for_ms": 0}
+    metadata = pod["metadata"]
+    ready = _condition(pod, "Ready")
+    serving = ready is not None and ready["status"] == "True"
+    since = (ready or {}).get("lastTransitionTime") or metadata.get("creationTimestamp")
+    return {
+        "revision": metadata.get("annotations", {}).get(SPEC_HASH, ""),
+        "serving": serving,
+        "unready_for_ms": 0 if serving else _age_ms(since),
+    }
+
+
+def _of_claim(claim: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) -> _OfClaim:
+    """How large a volume is to be, whether it is, and whether it waits for a restart."""
+    asked = _storage((claim or {}).get("spec", {}).get("resources", {}).get("requests"))
+    holds = _storage((claim or {}).get("status", {}).get("capacity"))
+    pending = _condition(claim or {}, "FileSystemResizePending")
+    made_ms = _age_ms((pod or {}).get("metadata", {}).get("creationTimestamp"))
+    waits = pending is not None and pending["status"] == "True"
+    return {
+        "volume_bytes": asked,
+        "growing": 0 < holds < asked,
+        # A Pod that was made after the volume began to wait is the restart it waited for.
+        "needs_restart": waits and _age_ms((pending or {}).get("lastTransitionTime")) < made_ms,
+    }
+
+
+def _storage(amounts: Mapping[str, Any] | None) -> int:
+    return size_bytes(str((amounts or {}).get("storage", ""))) or 0
+
+
+def _condition(found: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    conditions: list[Mapping[str, Any]] = found.get("status", {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == kind), None)
+
+
+def _age_ms(since: str | None) -> int:
+    """Milliseconds since a time of the API server's; 0 when it is not known or in the future."""
+    if since is None:
+        return 0
+    age = datetime.now(UTC) - datetime.fromisoformat(since)
+    return max(0, int(age.total_seconds() * 1000))
+
+
+def _zone(snapshot: Snapshot, name: str, pod: Mapping[str, Any] | None) -> str | None:
+    """The site that the member is dealt to, or its node's zone where Pods bear that label."""
+    site = snapshot.subject.cluster.spec.placement.site(name)
+    if site is not None:
+        return site.name
+    labels: Mapping[str, str] = (pod or {}).get("metadata", {}).get("labels", {})
+    return labels.get(ZONE_LABEL)

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import aiohttp
 
-from dwcp_operator.act.api import CLUSTER, POD, ApiError, KubeApi
+from dwcp_operator.act.api import CLAIM, CLUSTER, POD, ApiError, KubeApi
 from dwcp_operator.act.events import EventReason, Events, restart_reason
 from dwcp_operator.act.execute import ACTS, Executor, Settings
+from dwcp_operator.act.extras import has_extras
 from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
 from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.observe import Observer, utc_now
@@ -25,11 +26,12 @@ from dwcp_operator.act.transitions import transitions
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
-from dwcp_operator.plan.observed import Desired
 from dwcp_operator.plan.planner import plan
 from dwcp_operator.plan.steps import Step
 from dwcp_operator.resources import ClusterStatus, Condition
+from dwcp_operator.rules import size_bytes
 from dwcp_operator.status import cluster_status
+from dwcp_operator.upgrade import Rollout, desired, rollout, upgrade_status
 
 RESYNC_S: Final = 10.0
 IDLE_S: Final = 1.0
@@ -101,21 +103,23 @@ class Reconciler:
             return None
         snapshot = self._snapshot
         assert snapshot is not None, "the first round reads"
-        desired = _desired(snapshot)
+        cluster = snapshot.subject.cluster
+        out = rollout(cluster, snapshot.status())
+        wanted = desired(cluster, out, time.time_ns() // 1_000_000)
         observed = await self._observer.observe(snapshot)
-        steps = plan(desired, observed)
+        steps = plan(wanted, observed)
         acts = any(isinstance(step, ACTS) for step in steps)
         if acts and not full:
             return await self._round(full=True)
-        seen = situation(desired, observed, steps)
-        if full:
-            await self._executor.round(snapshot, steps, _ready_but_faulty(seen))
+        seen = situation(wanted, observed, steps)
+        if full and not wanted.paused:
+            await self._executor.round(snapshot, seen, out, _ready_but_faulty(seen))
             await self._tell_restarts(snapshot)
             self._failed_rounds = self._failed_rounds + 1 if self._executor.failures else 0
             self._stale = self._stale or acts or bool(self._executor.failures)
         trouble = self._lasting_trouble()
         await self._tell(snapshot.raw, trouble, EventReason.ACTION_FAILED)
-        await self._write(snapshot, seen, trouble)
+        await self._write(snapshot, seen, out, trouble)
         return self._delay_s(steps)
 
     def _delay_s(self, steps: tuple[Step, ...]) -> float:
@@ -128,7 +132,9 @@ class Reconciler:
         """Read everything; False when the resource is gone. What fails leaves nothing half-read."""
         self._stale = True
         began = time.monotonic()
-        snapshot = await read(self._tools.api, self._namespace, self._name)
+        # What is no longer asked for is looked for once, and then as long as it is there.
+        extras = self._snapshot is None or has_extras(self._snapshot)
+        snapshot = await read(self._tools.api, self._namespace, self._name, extras=extras)
         if snapshot is None:
             return False
         if self._snapshot is not None and self._snapshot.subject.uid != snapshot.subject.uid:
@@ -139,16 +145,10 @@ class Reconciler:
 
     # --- status ----------------------------------------------------------------------------
 
-    async def _write(self, snapshot: Snapshot, seen: Situation, trouble: str) -> None:
+    async def _write(self, snapshot: Snapshot, seen: Situation, out: Rollout, trouble: str) -> None:
         """Write the status when it says something new; tell what has changed."""
         before = snapshot.status()
-        after = cluster_status(
-            seen,
-            generation=snapshot.generation,
-            cluster_id=snapshot.subject.cluster_id,
-            previous=before.conditions if before is not None else (),
-            now=utc_now(),
-        )
+        after = _status(snapshot, before, seen, out)
         if trouble:
             after = _with_trouble(before, after, trouble)
         if before is not None and _gist(before) == _gist(after):
@@ -218,10 +218,34 @@ class Reconciler:
         self._told = trouble
 
 
-def _desired(snapshot: Snapshot) -> Desired:
-    subject = snapshot.subject
-    adopts = subject.cluster.spec.bootstrap is not None
-    return Desired(cluster=subject.name, members=subject.members, adopt=adopts)
+def _status(
+    snapshot: Snapshot, before: ClusterStatus | None, seen: Situation, out: Rollout
+) -> ClusterStatus:
+    subject, generation = snapshot.subject, snapshot.generation
+    if seen.desired.paused:
+        # What is asked for now is not acted on: whoever compares generations must see that.
+        generation = before.observed_generation if before is not None else 0
+    return cluster_status(
+        seen,
+        generation=generation,
+        cluster_id=subject.cluster_id,
+        previous=before.conditions if before is not None else (),
+        now=utc_now(),
+        upgrade=upgrade_status(subject.cluster, out, seen),
+        storage_size=_storage_size(snapshot),
+        nodes={
+            name: node
+            for name in subject.members
+            if (node := (snapshot.find(POD, name) or {}).get("spec", {}).get("nodeName"))
+        },
+    )
+
+
+def _storage_size(snapshot: Snapshot) -> str | None:
+    """The largest size that a volume has been asked to have, as its claim says it."""
+    claims = (snapshot.find(CLAIM, snapshot.subject.claim(m)) for m in snapshot.subject.members)
+    sizes = [c["spec"]["resources"]["requests"]["storage"] for c in claims if c is not None]
+    return max(sizes, key=lambda size: size_bytes(size) or 0, default=None)
 
 
 def _ready_but_faulty(seen: Situation) -> int:
@@ -236,10 +260,13 @@ def _container_status(pod: Object | None) -> Object | None:
 
 def _gist(status: ClusterStatus) -> tuple[object, ...]:
     """What a status says besides members' progress."""
-    members = tuple((m.name, m.role, m.ready, m.view) for m in status.members)
+    members = tuple(
+        (m.name, m.role, m.ready, m.view, m.node, m.zone, m.revision) for m in status.members
+    )
     return (
         status.observed_generation, status.conditions, status.epoch, status.view, status.primary,
         status.ready, status.replicas, status.mode, status.genesis_hash, members,
+        status.upgrade, status.storage_size,
     )  # fmt: skip
 
 

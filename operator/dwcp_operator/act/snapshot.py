@@ -16,7 +16,9 @@ from dwcp_operator.act.api import (
     CLUSTER,
     CONFIG_MAP,
     POD,
+    POD_MONITOR,
     POLICY,
+    PROMETHEUS_RULE,
     SECRET,
     SERVICE,
     Kind,
@@ -76,19 +78,19 @@ def subject_of(raw: Mapping[str, Any]) -> Subject:
         raise UnreadableError(f"{where}: {first['msg']}") from None
 
 
-async def read(api: KubeApi, namespace: str, name: str) -> Snapshot | None:
+async def read(api: KubeApi, namespace: str, name: str, *, extras: bool = True) -> Snapshot | None:
     """Read everything; None when the resource is gone or being deleted.
 
-    Raises ApiError when any part can not be read, and UnreadableError.
+    `extras` says whether to look for monitoring objects that nobody asks for now. Raises
+    ApiError when any part can not be read, and UnreadableError.
     """
     raw = await api.get(CLUSTER, namespace, name)
     if raw is None or "deletionTimestamp" in raw["metadata"]:
         return None
     subject = subject_of(raw)
     lists = asyncio.gather(*(api.list(kind, namespace, subject.selector) for kind in _LISTED))
-    named = asyncio.gather(
-        *(api.get(kind, namespace, wanted) for kind, wanted in _wanted_by_name(subject))
-    )
+    by_name = [*_wanted_by_name(subject), *extra_objects(subject, only_asked=not extras)]
+    named = asyncio.gather(*(api.get(kind, namespace, wanted) for kind, wanted in by_name))
     listed, single = await asyncio.gather(lists, named)
     found = [item for items in listed for item in items]
     found += [item for item in single if item is not None]
@@ -109,6 +111,17 @@ def _wanted_by_name(subject: Subject) -> list[tuple[Kind, str]]:
     if subject.cluster.spec.bootstrap is not None:
         wanted += [(CLAIM, subject.claim(m)) for m in subject.members]
     return wanted
+
+
+def extra_objects(subject: Subject, *, only_asked: bool) -> list[tuple[Kind, str]]:
+    """Kinds and names of the objects for monitoring: those asked for, or all there may be."""
+    asked = subject.cluster.spec.monitoring
+    places = (
+        (asked.pod_monitor, POD_MONITOR, subject.name),
+        (asked.rules, PROMETHEUS_RULE, subject.name),
+        (asked.dashboard, CONFIG_MAP, subject.dashboard_map),
+    )
+    return [(kind, name) for wanted, kind, name in places if wanted or not only_asked]
 
 
 def is_ours(subject: Subject, found: Mapping[str, Any]) -> bool:

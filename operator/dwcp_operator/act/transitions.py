@@ -36,11 +36,20 @@ def transitions(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[
     yield from _members(before, after)
     if after.view is not None and (before is None or before.view != after.view):
         yield Told(EventReason.VIEW_CHANGED, f"view {after.view}, primary {after.primary}")
+    yield from _upgrade(before, after)
     old = {c.type: c for c in before.conditions} if before is not None else {}
     for condition in after.conditions:
         told = _condition(old.get(condition.type), condition)
         if told is not None:
             yield told
+
+
+def _upgrade(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Told]:
+    known = before.upgrade if before is not None else None
+    failed = after.upgrade.failed if after.upgrade is not None else None
+    if failed is not None and (known is None or known.failed != failed):
+        note = f"revision {failed} is given up: the members go back to what they last ran together"
+        yield Told(EventReason.ROLLED_BACK, note, "Warning")
 
 
 def _members(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Told]:
@@ -55,7 +64,19 @@ def _members(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Tol
             yield Told(EventReason.MEMBER_NOT_READY, note, "Warning")
 
 
+_REASONS: dict[str, EventReason] = {
+    "Paused": EventReason.PAUSED,
+    "Hibernated": EventReason.HIBERNATED,
+}
+"""Reasons of the condition Progressing that are told, whatever its status was."""
+
+
 def _condition(old: Condition | None, new: Condition) -> Told | None:
+    if new.type == "Progressing" and new.reason in _REASONS:
+        known = old is not None and old.reason == new.reason
+        return None if known else Told(_REASONS[new.reason], new.message)
+    if new.reason == "Hibernated":
+        return None  # told by Progressing: it was asked for
     if (new.type, new.status) not in _CONDITIONS or (old is not None and old.status == new.status):
         return None
     reason, kind = _CONDITIONS[new.type, new.status]

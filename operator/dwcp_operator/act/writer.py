@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dwcp_operator.act.api import ApiError, KubeApi, kind_of
+from dwcp_operator.act.api import ApiError, Kind, KubeApi, kind_of
 from dwcp_operator.act.snapshot import Key, Snapshot
 from dwcp_operator.build.names import Object
 
@@ -68,6 +68,22 @@ class Writer:
         """Remove exactly the object that was read. Raises ApiError."""
         self._require()
         await self._api.delete(found)
+
+    async def evict(self, found: Mapping[str, Any]) -> None:
+        """Remove exactly the Pod that was read, as its disruption budget allows.
+
+        Raises ApiError, with status 429 when the budget does not.
+        """
+        self._require()
+        await self._api.evict(found)
+
+    async def try_out(self, body: Object) -> None:
+        """Ask the API server whether it would make an object; nothing is made. Raises ApiError."""
+        await self._api.create(body, dry_run=True)
+
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server knows the kind. Raises ApiError."""
+        return await self._api.serves(kind)
 
     async def replace_status(self, body: Object) -> Object:
         """Write the status of a resource that was read. Raises ApiError."""

@@ -85,6 +85,11 @@ class Subject:
         """The immutable ConfigMap with the genesis record, made once."""
         return f"{self.name}-{self._tag}-genesis"
 
+    @property
+    def dashboard_map(self) -> str:
+        """The ConfigMap with the Grafana dashboard."""
+        return f"{self.name}-dashboard"
+
     def client_secret(self, client: str) -> str:
         """What a client's pod mounts: its key and the complete genesis."""
         first = client == self.cluster.spec.clients[0]

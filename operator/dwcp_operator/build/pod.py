@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from dwcp_operator.build.names import CLIENT_PORT, PEER_PORT, Object, Subject
-from dwcp_operator.resources import ClusterSpec
+from dwcp_operator.pods import Placement, PodTemplate
 
 USER: Final = 65532
 GRACE_PERIOD_S: Final = 10
 CONTAINER: Final = "replica"
 SPEC_HASH: Final = "dwcp.dev/spec-hash"
-"""Annotation: what of the resource this Pod was made from."""
+"""Annotation: names the template that this Pod was made from."""
 
 _DATA: Final = "/data"
 _TOKEN_DIRECTORY: Final = "/run/dwcp"  # noqa: S105 - a path
@@ -34,22 +32,20 @@ class PodSettings:
     pull_policy: str | None = None
 
 
-def spec_hash(spec: ClusterSpec) -> str:
-    """16 hex digits over exactly what the user wrote that a Pod is made from.
-
-    What the operator adds is left out, so that a new operator never makes a Pod look changed.
-    """
-    written = {"image": spec.image, "resources": spec.resources.model_dump(mode="json")}
-    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def pod(subject: Subject, member: str, settings: PodSettings, *, with_token: bool) -> Object:
-    """The Pod that runs a member on its volume.
+def pod(
+    subject: Subject,
+    member: str,
+    settings: PodSettings,
+    template: PodTemplate,
+    *,
+    with_token: bool,
+) -> Object:
+    """The Pod that runs a member on its volume, made from `template`.
 
     `with_token` mounts the member's one-time token: needed until it holds the complete genesis.
     """
     metadata = subject.metadata(member, member)
-    metadata["annotations"] = {SPEC_HASH: spec_hash(subject.cluster.spec)}
+    metadata["annotations"] = {SPEC_HASH: template.revision}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -70,10 +66,10 @@ def pod(subject: Subject, member: str, settings: PodSettings, *, with_token: boo
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "tolerations": _tolerations(),
+            **_placed(template.placement, member),
             "topologySpreadConstraints": _spread(subject),
             "affinity": _affinity(subject),
-            "containers": [_container(subject, member, settings, with_token=with_token)],
+            "containers": [_container(subject, member, settings, template, with_token=with_token)],
             "volumes": _volumes(subject, member, with_token=with_token),
         },
     }
@@ -84,9 +80,15 @@ def mounts_token(pod: Mapping[str, Any]) -> bool:
     return any(v.get("name") == _TOKEN_KEY for v in pod["spec"].get("volumes", ()))
 
 
-def _container(subject: Subject, member: str, settings: PodSettings, *, with_token: bool) -> Object:
-    spec = subject.cluster.spec
-    image = {"image": spec.image or settings.image}
+def _container(
+    subject: Subject,
+    member: str,
+    settings: PodSettings,
+    template: PodTemplate,
+    *,
+    with_token: bool,
+) -> Object:
+    image = {"image": template.image or settings.image}
     if settings.pull_policy is not None:
         image["imagePullPolicy"] = settings.pull_policy
     mounts: list[Object] = [{"name": "data", "mountPath": _DATA}]
@@ -103,7 +105,7 @@ def _container(subject: Subject, member: str, settings: PodSettings, *, with_tok
             {"name": "client", "containerPort": CLIENT_PORT},
             {"name": "peer", "containerPort": PEER_PORT},
         ],
-        "resources": _resources(spec),
+        "resources": _resources(template),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -139,9 +141,9 @@ def _probe(path: str, *, period_s: int, failures: int) -> Object:
     }
 
 
-def _resources(spec: ClusterSpec) -> Object:
+def _resources(template: PodTemplate) -> Object:
     """What the user wrote, or a small guarantee, so that members are not the first to go."""
-    resources = spec.resources.model_dump(mode="json", exclude_none=True)
+    resources = template.resources.model_dump(mode="json", exclude_none=True)
     return resources or {"requests": dict(_DEFAULT_REQUESTS)}
 
 
@@ -152,6 +154,21 @@ def _volumes(subject: Subject, member: str, *, with_token: bool) -> list[Object]
         secret = {"secretName": subject.token_secret(member), "defaultMode": 0o440}
         volumes.append({"name": _TOKEN_KEY, "secret": secret})
     return volumes
+
+
+def _placed(placement: Placement, member: str) -> Object:
+    """Where the member may run, by the user's word; absent fields are left to Kubernetes."""
+    site = placement.site(member)
+    selector = {**(placement.node_selector or {}), **(site.node_selector if site else {})}
+    wanted = [
+        t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in placement.tolerations
+    ]
+    placed: Object = {"tolerations": [*_tolerations(), *wanted]}
+    if selector:
+        placed["nodeSelector"] = selector
+    if placement.priority_class_name is not None:
+        placed["priorityClassName"] = placement.priority_class_name
+    return placed
 
 
 def _tolerations() -> list[Object]:

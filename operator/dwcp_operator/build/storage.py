@@ -45,3 +45,15 @@ def reclaim_patch(subject: Subject, found: Mapping[str, Any]) -> Object | None:
         return None
     version = metadata["resourceVersion"]
     return {"metadata": {"resourceVersion": version, "ownerReferences": after or None}}
+
+
+def growth_patch(subject: Subject, found: Mapping[str, Any]) -> Object:
+    """The merge patch that asks a claim for the size in the resource.
+
+    It names the object's resourceVersion: if the claim has changed since it was read, nothing is
+    done.
+    """
+    return {
+        "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+        "spec": {"resources": {"requests": {"storage": subject.cluster.spec.storage.size}}},
+    }

@@ -214,6 +214,11 @@ def prepare(path: Path, wanted: DWCPCluster) -> tuple[Layout, Lock]:
             "spec.bootstrap.adopt takes over volumes on Kubernetes; a local cluster begins again "
             "where it was with `dwcp up --data` on its own directory"
         )
+    if wanted.spec.hibernate:
+        raise RefusedChangeError(
+            "spec.hibernate stops the Pods of a cluster on Kubernetes; a local cluster is stopped "
+            f"with `dwcp down --data {path}` and started again with `dwcp up`"
+        )
     if path.exists() and not layout.cluster_file.exists():
         _check_unused(path)
     layout.root.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -40,7 +40,8 @@ from dwcp_operator.status import cluster_status
 LOOK_S_BUSY: Final = 0.1
 LOOK_S_IDLE: Final = 0.5
 STOP_S_MAX: Final = 7.0
-QUIET_CONDITIONS: Final = frozenset({"Progressing"})
+QUIET_CONDITIONS: Final = frozenset({"Progressing", "ZonesSpread"})
+"""Not told as lines: one changes all the time, and one machine is one zone."""
 
 _RETRIED: Final = (
     ProbeError,

@@ -19,10 +19,10 @@ class Rolling:
     """How members are brought to another revision.
 
     `deadline_ms`: a member that has not come back after so long has failed the step.
-    `opens_in_ms`: until the maintenance window opens, 0 while it is open or when there is none;
-    None when it opens no more. `settled`: all members have once run this revision together, so
-    that one that is down now says nothing about the revision. `failed`: the revision that the
-    user asks for was tried and given up for this one.
+    `opens_in_ms`: until the maintenance window opens, 0 while it is open or when there is none.
+    `settled`: all members have once run this revision together, so that one that is down now says
+    nothing about the revision. `failed`: the revision that the user asks for, which was tried and
+    given up for this one.
     """
 
     deadline_ms: int = 300_000

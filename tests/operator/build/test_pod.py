@@ -5,14 +5,21 @@ from typing import Any
 
 import pytest
 
-from dwcp_operator.build.pod import SPEC_HASH, PodSettings, mounts_token, pod, spec_hash
+from dwcp_operator.build.names import Subject
+from dwcp_operator.build.pod import SPEC_HASH, PodSettings, mounts_token, pod
 from kube.subjects import adopting, subject
 
 SETTINGS = PodSettings("registry.example/dwcp:1", "Never")
 
 
+def build(
+    found: Subject, settings: PodSettings = SETTINGS, *, with_token: bool = True
+) -> dict[str, Any]:
+    return pod(found, "demo-1", settings, found.cluster.template, with_token=with_token)
+
+
 def made(**spec: Any) -> dict[str, Any]:
-    return pod(subject(**spec), "demo-1", SETTINGS, with_token=True)
+    return build(subject(**spec))
 
 
 def container(found: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +50,7 @@ def test_the_arguments_are_those_of_the_replica() -> None:
 
 
 def test_a_member_that_has_its_genesis_is_given_no_token() -> None:
-    later = pod(subject(), "demo-1", SETTINGS, with_token=False)
+    later = build(subject(), with_token=False)
     assert mounts_token(made())
     assert not mounts_token(later)
     assert "--token-file" not in container(later)["args"]
@@ -66,7 +73,7 @@ def test_the_pod_has_a_name_in_dns_and_its_own_volume() -> None:
         v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if v["name"] == "data"
     ]
     assert claims == [subject().claim("demo-1")]
-    adopted = pod(adopting(), "demo-1", SETTINGS, with_token=True)["spec"]["volumes"][0]
+    adopted = build(adopting())["spec"]["volumes"][0]
     assert adopted["persistentVolumeClaim"] == {"claimName": "old-1"}
 
 
@@ -80,16 +87,77 @@ def test_members_are_spread_but_a_small_cluster_still_starts() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [{"image": "other:2"}, {"resources": {"limits": {"memory": "1Gi"}}}], ids=str
+    "spec",
+    [
+        {"image": "other:2"},
+        {"resources": {"limits": {"memory": "1Gi"}}},
+        {"placement": {"priorityClassName": "high"}},
+        {"placement": {"nodeSelector": {"disk": "ssd"}}},
+    ],
+    ids=str,
 )
-def test_what_the_user_wrote_changes_the_hash(spec: dict[str, Any]) -> None:
-    assert spec_hash(subject(**spec).cluster.spec) != spec_hash(subject().cluster.spec)
+def test_what_the_user_wrote_changes_the_revision(spec: dict[str, Any]) -> None:
+    assert subject(**spec).cluster.template.revision != subject().cluster.template.revision
 
 
-def test_what_the_operator_adds_does_not_change_the_hash() -> None:
-    upgraded = pod(subject(), "demo-1", PodSettings("registry.example/dwcp:2"), with_token=False)
+def test_what_the_operator_adds_does_not_change_the_revision() -> None:
+    upgraded = build(subject(), PodSettings("registry.example/dwcp:2"), with_token=False)
     assert upgraded["metadata"]["annotations"] == made()["metadata"]["annotations"]
-    assert made()["metadata"]["annotations"][SPEC_HASH] == spec_hash(subject().cluster.spec)
+    assert made()["metadata"]["annotations"][SPEC_HASH] == subject().cluster.template.revision
+
+
+def test_a_new_operator_finds_the_pods_of_older_ones_unchanged() -> None:
+    """These were computed by the first version: another value would restart every member."""
+    older = {
+        "ff5f444370be1293": {},
+        "e989aceddd0c4910": {"image": "other:2", "resources": {"limits": {"memory": "1Gi"}}},
+    }
+    for revision, spec in older.items():
+        assert subject(**spec).cluster.template.revision == revision
+
+
+def test_what_is_written_as_its_default_changes_nothing() -> None:
+    spelt = {"placement": {"tolerations": [], "sites": []}, "upgrade": {}, "resources": {}}
+    assert subject(**spelt).cluster.template.revision == subject().cluster.template.revision
+
+
+def test_how_changes_are_rolled_out_is_no_change() -> None:
+    others = {
+        "upgrade": {"rollback": True, "window": {"start": "02:00"}},
+        "monitoring": {"podMonitor": True},
+        "hibernate": True,
+        "storage": {"size": "9Gi"},
+    }
+    assert subject(**others).cluster.template.revision == subject().cluster.template.revision
+
+
+def test_members_run_where_the_user_says() -> None:
+    placement = {
+        "nodeSelector": {"disk": "ssd"},
+        "priorityClassName": "high",
+        "tolerations": [{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
+        "sites": [
+            {"name": "north", "nodeSelector": {"zone": "n"}},
+            {"name": "south", "nodeSelector": {"zone": "s"}},
+        ],
+    }
+    spec = made(placement=placement)["spec"]
+    assert spec["nodeSelector"] == {"disk": "ssd", "zone": "s"}
+    assert spec["priorityClassName"] == "high"
+    assert spec["tolerations"][-1] == {
+        "key": "dedicated", "operator": "Exists", "effect": "NoSchedule"
+    }  # fmt: skip
+    assert len(spec["tolerations"]) == len(made()["spec"]["tolerations"]) + 1
+    assert "nodeSelector" not in made()["spec"]
+    assert "priorityClassName" not in made()["spec"]
+
+
+def test_sites_are_dealt_in_turn_so_that_none_holds_more_than_its_share() -> None:
+    sites = [{"name": name, "nodeSelector": {"zone": name}} for name in ("a", "b", "c", "d")]
+    placement = subject(replicas=7, placement={"sites": sites}).cluster.template.placement
+    dealt = [placement.site(f"demo-{i}") for i in range(7)]
+    assert [s.name for s in dealt if s] == ["a", "b", "c", "d", "a", "b", "c"]
+    assert subject().cluster.template.placement.site("demo-0") is None
 
 
 def test_the_users_resources_and_image_win() -> None:
