@@ -67,6 +67,7 @@ sim: setup ## a minute of new simulated lives
 generate: setup-dev ## write generated files (CRDs, reference pages, traces) anew
 	@$(BIN)/python -m dwcp_operator.crds > crds/dwcpclusters.yaml
 	@cp crds/dwcpclusters.yaml charts/dwcp-crds/files/dwcpclusters.yaml
+	@$(BIN)/python -m dwcp_operator.chart > charts/dwcp-cluster/values.schema.json
 	@$(BIN)/python -m dwcp_operator.reference > docs/reference/dwcpcluster.md
 	@$(BIN)/pytest -q tests/replica/core/test_traces.py --rewrite
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +16,24 @@ from sandbox.shell import CommandError
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
 CHARTS = ROOT / "charts"
+SNAPSHOTS = Path(__file__).with_name("charts")
 ACCOUNT = f"--as=system:serviceaccount:{SYSTEM}:{RELEASE}"
 
 
 def test_helm_finds_nothing_to_say(sandbox: Sandbox) -> None:
-    sandbox.helm("lint", "--strict", CHARTS / "dwcp-crds", CHARTS / "dwcp-operator")
+    sandbox.helm("lint", "--strict", *sorted(path.parent for path in CHARTS.glob("*/Chart.yaml")))
+
+
+@pytest.mark.parametrize("path", sorted(SNAPSHOTS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_templates_render_as_reviewed(sandbox: Sandbox, path: Path, rewrite: bool) -> None:
+    """The first line of a snapshot names the chart and what is set."""
+    first = path.read_text().splitlines()[0]
+    chart, *values = first.removeprefix("# ").split()
+    words = ["template", "trial", CHARTS / chart, "-n=somewhere", *(f"--set={v}" for v in values)]
+    made = f"{first}\n{sandbox.helm(*words)}"
+    if rewrite:
+        path.write_text(made)
+    assert made == path.read_text(), "repeat with --rewrite, then read the diff"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +55,14 @@ def test_values_that_do_not_do_are_refused(sandbox: Sandbox, bad: str) -> None:
         sandbox.helm("template", "trial", CHARTS / "dwcp-operator", f"--set={bad}")
 
 
+@pytest.mark.parametrize("bad", ["replicas=5", "upgrade.rolback=true", "mode=Hybrid"])
+def test_a_cluster_that_does_not_do_is_refused_before_it_is_sent(
+    sandbox: Sandbox, bad: str
+) -> None:
+    with pytest.raises(CommandError, match=r"values don't meet|schema"):
+        sandbox.helm("template", "trial", CHARTS / "dwcp-cluster", f"--set={bad}")
+
+
 def may(sandbox: Sandbox, *words: str) -> bool:
     """kubectl says no by its exit code; that it can say yes is asked beside."""
     try:
@@ -56,6 +78,8 @@ def may(sandbox: Sandbox, *words: str) -> bool:
         ("list", "secrets"),
         ("watch", "secrets"),
         ("delete", "persistentvolumeclaims"),
+        ("list", "configmaps"),
+        ("delete", "services"),
         ("update", "dwcpclusters.dwcp.dev"),
         ("create", "pods", "--subresource=exec"),
         ("create", "roles.rbac.authorization.k8s.io"),
