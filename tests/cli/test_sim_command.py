@@ -92,7 +92,7 @@ def test_a_campaign_ends_with_its_time() -> None:
     assert result.exit_code == 0
     summary = json.loads(result.stdout)
     assert summary["violations"] == 0
-    assert summary["runs"] >= 5
+    assert summary["runs"] >= 1
     assert 1 <= summary["seconds"] < 10
     assert summary["first_seed"] == 50
 
