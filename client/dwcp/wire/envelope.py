@@ -20,6 +20,7 @@ from dwcp.wire.signing import (
     Signer,
     digest,
 )
+from dwcp.wire.switch import Switch
 
 MAX_ENVELOPE_BYTES: Final = 1_572_864
 """1.5 MiB, etcd's default request limit."""
@@ -53,10 +54,14 @@ class Envelope(Struct, frozen=True, array_like=True, tag="envelope"):
 
 
 class Batch(Struct, frozen=True, array_like=True):
-    """The body of one log entry: envelopes in order, and the agreed time in Unix milliseconds."""
+    """The body of one log entry: envelopes in order, and the agreed time in Unix milliseconds.
+
+    An entry with a `switch` ends its epoch and has no envelopes.
+    """
 
     stamp_ms: Count
     envelopes: tuple[Envelope, ...]
+    switch: Switch | None = None
 
 
 class Reply(Struct, frozen=True, array_like=True, tag="reply"):

@@ -17,107 +17,43 @@ In a PBFT epoch the term is the view, and the paper's messages are these:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from dwcp.wire.chain import (
+    Certificate,
+    DoubleVote,
+    ElectionRef,
+    Entry,
+    Equivocation,
+    Evidence,
+    Fork,
+    Header,
+    Index,
+    MemberId,
+    View,
+    VoteKind,
+    VoteSig,
+    vote_signing_bytes,
+)
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import Envelope
+from dwcp.wire.epochs import EpochMessage
 from dwcp.wire.signing import Count, Hash, Scope, Signature, digest
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A longer frame closes the connection and is counted."""
 
-MemberId = Annotated[int, Meta(ge=0, lt=1024)]
-"""A member's position in its epoch's record."""
-View = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-Index = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-
-
-class Header(Struct, frozen=True, array_like=True):
-    """APPEND: one entry's place in the chain, signed by its term's leader.
-
-    `batch` is the digest of the body, `prev` the hash of entry index-1.
-    """
-
-    epoch: Count
-    term: View
-    index: Index
-    batch: Hash
-    prev: Hash
-    sig: Signature
-
-    def hash(self) -> bytes:
-        """h(i) = H(h(i-1), epoch, term, i, batch digest)."""
-        return digest("entry", self.prev, self.signed_payload())
-
-    def signed_payload(self) -> bytes:
-        """The fields that the signature covers, at fixed widths."""
-        return b"".join(
-            (
-                self.epoch.to_bytes(8, "big"),
-                self.term.to_bytes(8, "big"),
-                self.index.to_bytes(8, "big"),
-                self.batch,
-                self.prev,
-            )
-        )
-
-    def signing_bytes(self, scope: Scope) -> bytes:
-        """What the leader signs."""
-        return scope.signing_bytes("append", self.signed_payload())
-
-
-class Entry(Struct, frozen=True, array_like=True):
-    """A header with its body (the MessagePack of a Batch)."""
-
-    header: Header
-    body: bytes
-
-
-VoteKind = Literal["prepare", "commit", "checkpoint"]
-
-
-def vote_signing_bytes(
-    scope: Scope, kind: VoteKind, header: Header, state: bytes | None = None
-) -> bytes:
-    """What a voter signs for an entry; `state` is the state digest of a checkpoint vote."""
-    payload = b"".join(
-        (
-            header.epoch.to_bytes(8, "big"),
-            header.term.to_bytes(8, "big"),
-            header.index.to_bytes(8, "big"),
-            header.hash(),
-            state or b"",
-        )
-    )
-    return scope.signing_bytes(kind, payload)
-
-
-class VoteSig(Struct, frozen=True, array_like=True):
-    """One member's signature in a certificate."""
-
-    member: MemberId
-    sig: Signature
-
-
-State = Annotated[bytes, Meta(max_length=32)]
-"""The state digest of a checkpoint: 32 bytes; empty elsewhere."""
-
-
-class Certificate(Struct, frozen=True, array_like=True):
-    """A quorum's votes of one kind for one entry.
-
-    prepare: the first certificate, CC ("prepared"): the leader's signature on the header
-    counts as its own vote. commit: the second certificate ("final"). checkpoint: a stable
-    checkpoint, with the digest of the state after the entry.
-    """
-
-    kind: VoteKind
-    header: Header
-    state: State
-    votes: Annotated[tuple[VoteSig, ...], Meta(max_length=1024)]
+__all__ = [
+    "MAX_FRAME_BYTES", "Bodies", "Certificate", "CheckpointVote", "Commit", "DoubleVote",
+    "Election", "ElectionRef", "Elections", "Entries", "Entry", "EpochMessage", "Equivocation",
+    "Evidence", "Fetch", "FetchBodies", "FetchElections", "Fork", "Forward", "Header", "Index",
+    "MemberId", "NewView", "PeerMessage", "PrePrepare", "Prepare", "Status", "TermStart", "View",
+    "ViewChange", "VoteKind", "VoteSig", "decode_message", "encode_message",
+    "vote_signing_bytes",
+]  # fmt: skip
 
 
 class PrePrepare(Struct, frozen=True, array_like=True, tag="pre-prepare"):
@@ -149,13 +85,6 @@ class CheckpointVote(Struct, frozen=True, array_like=True, tag="checkpoint"):
     state: Hash
     member: MemberId
     sig: Signature
-
-
-class ElectionRef(Struct, frozen=True, array_like=True):
-    """Names the election certificate of a term by its digest."""
-
-    term: View
-    digest: Hash
 
 
 class ViewChange(Struct, frozen=True, array_like=True, tag="view-change"):
@@ -206,32 +135,6 @@ class Forward(Struct, frozen=True, array_like=True, tag="forward"):
     """Client envelopes that a backup passes on to the primary."""
 
     envelopes: tuple[Envelope, ...]
-
-
-class Equivocation(Struct, frozen=True, array_like=True, tag="equivocation"):
-    """Two signed headers of one (epoch, term, index): proof against that term's leader."""
-
-    first: Header
-    second: Header
-
-
-class DoubleVote(Struct, frozen=True, array_like=True, tag="double-vote"):
-    """Two signed votes of one kind by one member at one (epoch, term, index): proof against it.
-
-    `first_state` and `second_state` are the state digests of checkpoint votes, else empty.
-    """
-
-    kind: VoteKind
-    member: MemberId
-    first: Header
-    first_state: State
-    first_sig: Signature
-    second: Header
-    second_state: State
-    second_sig: Signature
-
-
-Evidence = Equivocation | DoubleVote
 
 
 class Status(Struct, frozen=True, array_like=True, tag="status"):
@@ -314,6 +217,7 @@ PeerMessage = (
     | Forward
     | Equivocation
     | DoubleVote
+    | Fork
     | Status
     | Fetch
     | Entries
@@ -321,6 +225,7 @@ PeerMessage = (
     | Bodies
     | FetchElections
     | Elections
+    | EpochMessage
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dwcp.wire.signing import (
+    ZERO_HASH,
     Count,
     Hash,
     PublicKey,
@@ -23,6 +24,7 @@ from dwcp.wire.signing import (
 )
 
 Trust = Literal["Byzantine", "Crash"]
+Protocol = Literal["pbft", "raft"]
 Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 """A DNS label, as Kubernetes names are."""
 
@@ -62,7 +64,10 @@ class EpochRecord(Struct, frozen=True, array_like=True):
     """One epoch of a cluster. The position in `members` is a member's number in its messages.
 
     `start_index`, `start_hash` and `start_term` say where the epoch's log begins: 0, the
-    cluster id's digest and 0 in genesis. `leader` leads view 1.
+    cluster id's digest and 0 in genesis; the term is that of the entry in its own epoch.
+    `leader` leads view 1. `previous` is the hash of the record before, `seals` the digest of the
+    SEALs from which this record follows; both are zero in genesis. The members numbered in
+    `barred` were proven to have lied as leaders, and never lead in this epoch.
     """
 
     cluster_id: Annotated[bytes, Meta(min_length=CLUSTER_ID_BYTES, max_length=CLUSTER_ID_BYTES)]
@@ -78,6 +83,10 @@ class EpochRecord(Struct, frozen=True, array_like=True):
     start_index: Count
     start_hash: Hash
     leader: Count
+    start_term: Count = 0
+    previous: Hash = ZERO_HASH
+    seals: Hash = ZERO_HASH
+    barred: tuple[Count, ...] = ()
 
     def hash(self) -> bytes:
         """Names the record: 32 bytes over its canonical encoding."""
@@ -86,7 +95,15 @@ class EpochRecord(Struct, frozen=True, array_like=True):
     def primary(self, view: int) -> int:
         """The member that leads `view` (views start at 1)."""
         assert view >= 1, f"views start at 1, got {view}"
-        return (self.leader + view - 1) % len(self.members)
+        n = len(self.members)
+        if not self.barred:
+            return (self.leader + view - 1) % n
+        able = [m for k in range(n) if (m := (self.leader + k) % n) not in self.barred]
+        return able[(view - 1) % len(able)]
+
+    def member_with(self, identity: bytes) -> int | None:
+        """The number of the member with this key, or None."""
+        return next((i for i, m in enumerate(self.members) if m.identity == identity), None)
 
     def member_named(self, name: str) -> int | None:
         """The number of the member with this name, or None."""
@@ -147,8 +164,10 @@ def check_genesis(signed: SignedGenesis, verifier: Verifier) -> str | None:
     record = signed.record
     n = len(record.members)
     message = genesis_signing_bytes(record)
-    if record.epoch != 0 or record.start_index != 0:
+    if record.epoch != 0 or record.start_index != 0 or record.start_term != 0:
         return "a genesis record is epoch 0 and starts at index 0"
+    if record.previous != ZERO_HASH or record.seals != ZERO_HASH or record.barred:
+        return "a genesis record follows nothing and bars nobody"
     if record.start_hash != start_hash(record.cluster_id):
         return "the genesis record's start hash is not that of its cluster id"
     if len({m.name for m in record.members}) != n or len({m.identity for m in record.members}) != n:

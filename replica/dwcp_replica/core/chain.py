@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dwcp.wire.envelope import Batch, decode_batch
 from dwcp.wire.peer import Entry, Header
+from dwcp.wire.switch import Switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Slot:
     hash: bytes
     stamp_ms: int
     requests: tuple[bytes, ...]
+    switch: Switch | None = None
 
     @classmethod
     def of(cls, entry: Entry) -> Slot:
@@ -41,7 +43,7 @@ class Slot:
     def decoded(cls, entry: Entry, batch: Batch) -> Slot:
         """As `of`, for a body that was decoded already."""
         requests = tuple(envelope.digest() for envelope in batch.envelopes)
-        return cls(entry, entry.header.hash(), batch.stamp_ms, requests)
+        return cls(entry, entry.header.hash(), batch.stamp_ms, requests, batch.switch)
 
     @property
     def header(self) -> Header:
@@ -50,10 +52,14 @@ class Slot:
 
 
 class Log:
-    """The entries a replica holds above `base`, contiguous, each linked to the one below."""
+    """The entries a replica holds above `base`, contiguous, each linked to the one below.
 
-    def __init__(self, base: Point) -> None:
+    `stamp_ms` is the agreed time at the base.
+    """
+
+    def __init__(self, base: Point, stamp_ms: int = 0) -> None:
         self.base = base
+        self._base_stamp_ms = stamp_ms
         self._slots: list[Slot] = []
 
     @property
@@ -72,7 +78,12 @@ class Log:
     @property
     def stamp_ms(self) -> int:
         """The agreed time of the tip; 0 at the very start."""
-        return self._slots[-1].stamp_ms if self._slots else 0
+        return self._slots[-1].stamp_ms if self._slots else self._base_stamp_ms
+
+    def stamp_at(self, index: int) -> int:
+        """The agreed time of a held entry, or of the base."""
+        slot = self.slot(index)
+        return slot.stamp_ms if slot is not None else self._base_stamp_ms
 
     def slot(self, index: int) -> Slot | None:
         """The entry at `index`, or None."""

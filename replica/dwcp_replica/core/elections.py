@@ -9,6 +9,7 @@ that they do not nest, and are fetched on request.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from dwcp.wire.peer import (
     Certificate,
@@ -18,6 +19,7 @@ from dwcp.wire.peer import (
     TermStart,
     ViewChange,
 )
+from dwcp.wire.signing import Scope
 from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.chain import Branch, Point
 from dwcp_replica.core.recover import Statement, recover
@@ -48,30 +50,59 @@ def statement(membership: Membership, change: ViewChange, starts: Starts) -> Sta
 
     Raises InvalidError, or MissingElectionsError when certificates that it needs are not held.
     """
-    if change.epoch != membership.record.epoch:
+    return shown_statement(membership, change, change.view, starts)
+
+
+class Shown(Protocol):
+    """What a VIEW-CHANGE and a SEAL have in common."""
+
+    @property
+    def epoch(self) -> int: ...  # noqa: D102
+    @property
+    def checkpoint(self) -> Certificate | None: ...  # noqa: D102
+    @property
+    def log(self) -> tuple[Header, ...]: ...  # noqa: D102
+    @property
+    def cc(self) -> Certificate | None: ...  # noqa: D102
+    @property
+    def branch(self) -> tuple[Header, ...]: ...  # noqa: D102
+    @property
+    def elections(self) -> tuple[ElectionRef, ...]: ...  # noqa: D102
+    @property
+    def member(self) -> int: ...  # noqa: D102
+    @property
+    def sig(self) -> bytes: ...  # noqa: D102
+    def signing_bytes(self, scope: Scope) -> bytes: ...  # noqa: D102
+
+
+def shown_statement(
+    membership: Membership, shown: Shown, below_view: int, starts: Starts
+) -> Statement:
+    """What a VIEW-CHANGE or a SEAL states of terms below `below_view`. Raises as `statement`."""
+    if shown.epoch != membership.record.epoch:
         raise InvalidError("epoch")
-    if not membership.signed(change.member, change.signing_bytes(membership.scope), change.sig):
+    if not membership.signed(shown.member, shown.signing_bytes(membership.scope), shown.sig):
         raise InvalidError("signature")
-    headers = (*change.log, *change.branch)
+    headers = (*shown.log, *shown.branch)
     terms = {header.term for header in headers}
-    if len(headers) > HEADERS_MAX or len(change.elections) > 2 * len(terms):
+    if len(headers) > HEADERS_MAX or len(shown.elections) > 2 * len(terms):
         raise InvalidError("size")
-    base = _base(membership, change.checkpoint)
-    known = _Known(starts, change)
-    log = _branch(membership, base, change.log, change.view, known)
-    certified = _certified(membership, change, base, log, known)
-    return Statement(log, certified, base if change.checkpoint is not None else None)
+    base = _base(membership, shown.checkpoint)
+    known = _Known(starts, shown)
+    log = _branch(membership, base, shown.log, below_view, known)
+    certified = _certified(membership, shown, below_view, base, log, known)
+    return Statement(log, certified, base if shown.checkpoint is not None else None)
 
 
 class _Known:
     """The starts of terms that are held, and how to ask for one that is not."""
 
-    def __init__(self, starts: Starts, change: ViewChange) -> None:
+    def __init__(self, starts: Starts, shown: Shown) -> None:
         self._starts: dict[int, set[tuple[int, bytes]]] = {}
         for election, start in starts.values():
             self._starts.setdefault(election.view, set()).add((start.index, start.hash))
         self._held = starts
-        self._named = change.elections
+        self._named = shown.elections
 
     def check(self, term: int, at: Point) -> None:
         """Raise MissingElectionsError unless `term` is known to begin above `at`."""
@@ -143,23 +174,24 @@ def _check_first_term(membership: Membership, at: Point) -> None:
 
 def _certified(
     membership: Membership,
-    change: ViewChange,
+    shown: Shown,
+    below_view: int,
     base: Point,
     log: Branch,
     known: _Known,
 ) -> Branch | None:
-    if change.cc is None:
-        if change.branch:
+    if shown.cc is None:
+        if shown.branch:
             raise InvalidError("branch-without-cc")
         return None
-    header = change.cc.header
-    if change.cc.kind != "prepare" or header.term >= change.view:
+    header = shown.cc.header
+    if shown.cc.kind != "prepare" or header.term >= below_view:
         raise InvalidError("cc")
-    if not membership.certificate_holds(change.cc):
+    if not membership.certificate_holds(shown.cc):
         raise InvalidError("cc")
     chain = log
-    if change.branch:
-        chain = _branch(membership, base, change.branch, change.view, known)
+    if shown.branch:
+        chain = _branch(membership, base, shown.branch, below_view, known)
     if header.index < base.index or chain.hash_at(header.index) != header.hash():
         raise InvalidError("cc-chain")
     return chain.prefix(header.index)

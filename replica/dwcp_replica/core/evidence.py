@@ -6,7 +6,9 @@ one before (epochs.md, Equivocation proof).
 
 from __future__ import annotations
 
-from dwcp.wire.peer import DoubleVote, Equivocation, Evidence, Header, vote_signing_bytes
+from itertools import pairwise
+
+from dwcp.wire.peer import DoubleVote, Equivocation, Evidence, Fork, Header, vote_signing_bytes
 from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.effects import EvidenceFound, EvidenceRecord
 from dwcp_replica.core.state import Core
@@ -26,11 +28,30 @@ def proven_liar(membership: Membership, proof: Evidence) -> int | None:
     """The member that the proof convicts; None when it proves nothing."""
     if isinstance(proof, DoubleVote):
         return _double_voter(membership, proof)
+    if isinstance(proof, Fork):
+        return _forked(membership, proof)
     if not contradicts(proof.first, proof.second):
         return None
     if not (membership.header_holds(proof.first) and membership.header_holds(proof.second)):
         return None
     return membership.record.primary(proof.first.term)
+
+
+def _forked(membership: Membership, proof: Fork) -> int | None:
+    """The leader that signed entries of one term on two chains, whatever their indexes."""
+    first, other = proof.first, proof.other
+    last = other[-1]
+    linked = all(
+        above.index == below.index + 1 and above.prev == below.hash()
+        for below, above in pairwise(other)
+    )
+    same_term = (first.epoch, first.term) == (last.epoch, last.term)
+    parted = other[0].index == first.index and other[0].hash() != first.hash()
+    if not (linked and same_term and parted):
+        return None
+    if not (membership.header_holds(first) and membership.header_holds(last)):
+        return None
+    return membership.record.primary(first.term)
 
 
 def _double_voter(membership: Membership, proof: DoubleVote) -> int | None:
@@ -54,7 +75,9 @@ def _double_voter(membership: Membership, proof: DoubleVote) -> int | None:
 
 def kind_of(proof: Evidence) -> str:
     """An enumerated word for what was proven; a metric label."""
-    return f"double-{proof.kind}" if isinstance(proof, DoubleVote) else "equivocation"
+    if isinstance(proof, DoubleVote):
+        return f"double-{proof.kind}"
+    return "fork" if isinstance(proof, Fork) else "equivocation"
 
 
 def check_header(core: Core, header: Header) -> bool:

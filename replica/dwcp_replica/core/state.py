@@ -63,9 +63,10 @@ class Core:
     """The state of one replica in one epoch. The parts (`pbft/`, `catchup`, ...) work on it."""
 
     def __init__(
-        self, genesis: EpochRecord, me: int, signer: Signer, verifier: Verifier, mute: str | None
-    ) -> None:
-        record = genesis
+        self, genesis: EpochRecord, me: int, signer: Signer, verifier: Verifier, mute: str | None,
+        record: EpochRecord | None = None,
+    ) -> None:  # fmt: skip
+        record = record or genesis
         self.genesis = genesis
         self.record = record
         self.me = me
@@ -78,6 +79,8 @@ class Core:
         self.client_keys = frozenset(client.key for client in record.clients)
         self.out = Ready()
         self.halted: str | None = None
+        self.sealed = False
+        self.switches: list[int] = []
         self.pool = RequestPool()
         self.evidence: dict[int, EvidenceFound] = {}
         self._begin_log(record)
@@ -236,6 +239,7 @@ class Core:
     def sign(self, message: bytes) -> bytes:
         """Sign with this replica's key; a mute replica must not get here."""
         assert self.mute is None, f"a mute replica ({self.mute}) signs nothing"
+        assert not self.sealed, f"epoch {self.record.epoch} is sealed: nothing is signed in it"
         return self.signer.sign(message)
 
     def append(self, entry: Entry, slot: Slot | None = None) -> Slot:
@@ -244,6 +248,8 @@ class Core:
         if self.log.last == self.final:
             self.progress_ms = self.now_ms  # the wait for progress begins with work, not before
         self.log.append(slot)
+        if slot.switch is not None:
+            self.switches.append(entry.header.index)
         self.persist(EntryRecord(entry))
         self.pool.proposed(slot.requests)
         return slot
@@ -252,6 +258,7 @@ class Core:
         """Drop the log's tail above `last`; what was final stays for ever."""
         assert last >= self.final, f"truncate to {last} below final {self.final}"
         dropped = self.log.truncate(last)
+        self.switches = [index for index in self.switches if index <= last]
         for slot in dropped:
             self.pool.dropped(slot.requests)
         return dropped

@@ -66,12 +66,32 @@ def adopt(core: Core, branch: Branch, view: int, first: Slot | None = None) -> O
             return Worthless(branch.headers[-1] if branch.headers else core.log.slots(0)[0].header)
         core.halt(f"a new view's start does not extend what is final here at {core.final}")
         return Lacking(())
+    collected = collect(core, branch)
+    if not isinstance(collected, Collected):
+        return collected
+    if first is not None and not proposals.stamp_follows(core, collected.stamp_ms, first):
+        return Mistimed()
+    slots = collected.slots
+    core.replace_above(slots[0].header.index - 1 if slots else branch.tip.index, slots)
+    assert core.log.tip.hash == branch.tip.hash, "the log is not the new view's start"
+    return Adopted()
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The entries of a branch that the log does not hold, each checked; the tip's stamp."""
+
+    slots: list[Slot]
+    stamp_ms: int
+
+
+def collect(core: Core, branch: Branch) -> Collected | Lacking | Worthless:
+    """Gather the bodies of a branch and check them; changes nothing."""
     if core.log.hash_at(branch.base.index) != branch.base.hash:
         return Lacking(())  # catch-up brings what lies below the checkpoint
     slots: list[Slot] = []
     missing: list[Header] = []
-    below = core.log.slot(branch.base.index)
-    stamp_ms = below.stamp_ms if below is not None else 0
+    stamp_ms = core.log.stamp_at(branch.base.index)
     for header, hash_ in zip(branch.headers, branch.hashes, strict=True):
         held = core.log.slot(header.index)
         if held is not None and held.hash == hash_:
@@ -86,13 +106,7 @@ def adopt(core: Core, branch: Branch, view: int, first: Slot | None = None) -> O
             return Worthless(header)
         stamp_ms = slot.stamp_ms
         slots.append(slot)
-    if missing:
-        return Lacking(tuple(missing))
-    if first is not None and not proposals.stamp_follows(core, stamp_ms, first):
-        return Mistimed()
-    core.replace_above(slots[0].header.index - 1 if slots else branch.tip.index, slots)
-    assert core.log.tip.hash == branch.tip.hash, "the log is not the new view's start"
-    return Adopted()
+    return Lacking(tuple(missing)) if missing else Collected(slots, stamp_ms)
 
 
 def body_of(core: Core, header: Header) -> bytes | None:
