@@ -25,11 +25,13 @@ import msgspec
 
 from dwcp import errors
 from dwcp.connection import Connection, client_hello
+from dwcp.flight import Output
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.matching import ReplicaMessage
 from dwcp.outcomes import Answered, Broken, Declined, TicketOutcome, Unknown
+from dwcp.reads import SEED_BYTES
 from dwcp.results import DeleteResult, ExecuteResult, Header, PutResult, RangeResult
-from dwcp.session import Output, SessionCore
+from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import Envelope
@@ -46,6 +48,7 @@ from dwcp.wire.operations import (
     RangeRequest,
     RangeResponse,
 )
+from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
 
 DEADLINE_MS: Final = 30_000
@@ -77,7 +80,9 @@ class Client:
             )
         self._genesis = genesis
         self._deadline_ms = deadline_ms
-        self._core = SessionCore(genesis, key, Ed25519Verifier(), limits)
+        self._core = SessionCore(
+            genesis, key, Ed25519Verifier(), limits, secrets.token_bytes(SEED_BYTES)
+        )
         genesis_hash = genesis.hash()
         self._connections = tuple(
             Connection(
@@ -193,9 +198,11 @@ class Client:
         header, result = await self._one(request, PutResponse, timeout_ms)
         return PutResult(header, result.prev_kv)
 
-    async def get(self, key: str | bytes, *, timeout_ms: int | None = None) -> KeyValue | None:
-        """Read one key, through the log; None when it does not exist."""
-        found = await self.range(key, timeout_ms=timeout_ms)
+    async def get(
+        self, key: str | bytes, *, serializable: bool = False, timeout_ms: int | None = None
+    ) -> KeyValue | None:
+        """Read one key; None when it does not exist. `serializable` as in `range`."""
+        found = await self.range(key, serializable=serializable, timeout_ms=timeout_ms)
         return found.kvs[0] if found.kvs else None
 
     async def range(
@@ -207,9 +214,14 @@ class Client:
         revision: int = 0,
         keys_only: bool = False,
         count_only: bool = False,
+        serializable: bool = False,
         timeout_ms: int | None = None,
     ) -> RangeResult:
-        """Read the keys in [key, range_end), through the log; `prefix_end` makes a prefix's end."""
+        """Read the keys in [key, range_end); `prefix_end` makes a prefix's end.
+
+        Linearizable: through the log, or beside it where the cluster has fast reads.
+        `serializable`: a state that f+1 replicas vouch for, which may be old.
+        """
         request = RangeRequest(
             _bytes(key),
             _bytes(range_end),
@@ -217,6 +229,7 @@ class Client:
             revision=revision,
             keys_only=keys_only,
             count_only=count_only,
+            serializable=serializable,
         )
         header, result = await self._one(request, RangeResponse, timeout_ms)
         return RangeResult(header, result.kvs, result.more, result.count)
@@ -260,6 +273,12 @@ class Client:
         return MappingProxyType(
             {names[m].name: lie.describe() for m, lie in sorted(self._core.lies.items())}
         )
+
+    @property
+    def reads(self) -> Mapping[str, int]:
+        """How reads ended: "fast", "serializable", or why they went through the log after all."""
+        assert self._core.reads is not None, "made with a seed"
+        return MappingProxyType(dict(sorted(self._core.reads.counts.items())))
 
     @property
     def connected(self) -> Mapping[str, bool]:
@@ -385,10 +404,10 @@ class Client:
         self._obey(self._core.poll(now_ms))
 
     def _obey(self, out: Output) -> None:
-        encoded: tuple[Envelope, bytes] | None = None
-        for member, envelope in out.send:
-            if encoded is None or encoded[0] is not envelope:
-                encoded = (envelope, msgspec.msgpack.encode(envelope))
+        encoded: tuple[Envelope | Query, bytes] | None = None
+        for member, request in out.send:
+            if encoded is None or encoded[0] is not request:
+                encoded = (request, msgspec.msgpack.encode(request))
             self._connections[member].send(encoded[1])
         for ticket, outcome in out.outcomes:
             self._finish(ticket, outcome)

@@ -22,6 +22,7 @@ from typing import Final
 INVALID_ARGUMENT: Final = 3
 """gRPC status codes, of which etcd uses some."""
 PERMISSION_DENIED: Final = 7
+RESOURCE_EXHAUSTED: Final = 8
 FAILED_PRECONDITION: Final = 9
 
 

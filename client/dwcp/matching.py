@@ -3,6 +3,7 @@
 At most f of the n = 3f+1 replicas lie, so among f+1 that agree at least one is honest, and an
 honest replica answers only what was executed at `final`. Nothing less counts: not the
 primary's word, not a majority of those heard so far, not a reply whose signature fails.
+In a cluster with fast reads (reads.py) it takes quorum(n): see there.
 
     reply   signed; one vote per member for (index, revision, results). `epoch` and `view`
             take no part in matching; the epoch is checked, the view is a hint.
@@ -39,10 +40,12 @@ from dwcp.wire.envelope import (
     reply_signing_bytes,
 )
 from dwcp.wire.operations import EnvelopeFailure, Result
+from dwcp.wire.query import QueryReply, query_reply_signing_bytes
+from dwcp.wire.quorum import faults, quorum
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Verifier
 
-ReplicaMessage = Reply | Busy | Rejected
+ReplicaMessage = Reply | QueryReply | Busy | Rejected
 """What a replica sends to a client."""
 
 Content = tuple[int, int, bytes]
@@ -85,8 +88,8 @@ class Lie:
     """
 
     member: int
-    said: tuple[Reply, ...]
-    accepted: tuple[Reply, ...]
+    said: tuple[Reply | QueryReply, ...]
+    accepted: tuple[Reply | QueryReply, ...]
 
     def describe(self) -> str:
         """One sentence for people."""
@@ -113,11 +116,16 @@ NOTHING: Final = Finding()
 
 
 class ReplyChecker:
-    """Knows the members of one epoch record, and checks what they sign."""
+    """Knows the members of one epoch record, and checks what they sign.
+
+    `needed` equal replies answer what went through the log.
+    """
 
     def __init__(self, record: EpochRecord, verifier: Verifier) -> None:
         self.n = len(record.members)
-        self.f = (self.n - 1) // 3
+        self.f = faults(self.n)
+        self.quorum = quorum(self.n)
+        self.needed = self.quorum if record.parameters.fast_reads else self.f + 1
         self._epoch = record.epoch
         self._identities = tuple(m.identity for m in record.members)
         self._scope = scope_of(record, record)
@@ -131,10 +139,13 @@ class ReplyChecker:
             return "another-member"
         if said.epoch != self._epoch:
             return "another-epoch"
-        if isinstance(said, Reply):
-            message = reply_signing_bytes(self._scope, said)
-        else:
-            message = refusal_signing_bytes(self._scope, said, envelope_sig)
+        match said:
+            case Reply():
+                message = reply_signing_bytes(self._scope, said)
+            case QueryReply():
+                message = query_reply_signing_bytes(self._scope, said)
+            case Busy() | Rejected():
+                message = refusal_signing_bytes(self._scope, said, envelope_sig)
         if not self._verifier.verify(self._identities[member], message, said.sig):
             return "signature"
         return None
@@ -209,6 +220,8 @@ class Collector:
         if (reason := self._refuse(member, message)) is not None:
             return Finding(refused=reason)
         match message:
+            case QueryReply():
+                return Finding(refused="another-request")
             case Busy():
                 self._busy[member] = message.retry_after_ms
             case Rejected():
@@ -217,7 +230,7 @@ class Collector:
 
     @property
     def matching(self) -> int:
-        """How many members agree on the answer that most give: f+1 are needed."""
+        """How many members agree on the answer that most give."""
         if self.answer is not None:
             return len(self.answer.replies)
         votes = (content_of(vote) for votes in self._votes.values() for vote in votes)
@@ -287,7 +300,7 @@ class Collector:
         agreeing = tuple(
             vote for own in self._votes.values() for vote in own if content_of(vote) == content
         )
-        if len(agreeing) <= self._checker.f:
+        if len(agreeing) < self._checker.needed:
             return NOTHING
         self.answer = Answer(*content, agreeing)
         return self._compare(list(self._votes))

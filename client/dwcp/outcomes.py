@@ -15,11 +15,15 @@ from dwcp.wire.operations import (
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Executed at `index`; `revision` is the store's after the ticket's last operation."""
+    """Executed at `index`; `revision` is the store's after the ticket's last operation.
+
+    Without `ordered` it was a read beside the log: of the state at `revision`, after `index`.
+    """
 
     index: int
     revision: int
     results: tuple[Result, ...]
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,18 +22,23 @@ opens at most one session.
 
 Sans-IO: time, clock and randomness come in as arguments, so that a simulator may drive it.
 After any input the shell calls `open` if `wants_session` says so, and then `poll`.
+
+Reads may skip the log: `Reads` (reads.py) has them then, and gives back what must be ordered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
-from dwcp.errors import FAILED_PRECONDITION, INVALID_ARGUMENT, PERMISSION_DENIED
+from dwcp.errors import (
+    RESOURCE_EXHAUSTED,
+)
+from dwcp.errors import Busy as BusyError
+from dwcp.flight import INDETERMINATE, NEVER_EXECUTED, InFlight, Output, declined
 from dwcp.matching import (
     ANSWER_DROPPED,
     Answer,
@@ -46,6 +51,7 @@ from dwcp.matching import (
     results_of,
 )
 from dwcp.outcomes import Answered, Broken, Declined, Progress, TicketOutcome, Unknown, writes
+from dwcp.reads import Reads
 from dwcp.waiting import Group, Limits, WaitingQueue
 from dwcp.wire.envelope import (
     Busy,
@@ -63,21 +69,9 @@ from dwcp.wire.operations import (
     SessionOpened,
     reads_only,
 )
+from dwcp.wire.query import QueryReply
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
-
-NEVER_EXECUTED: Final = {
-    "malformed": INVALID_ARGUMENT,
-    "too-large": INVALID_ARGUMENT,
-    "oversize": INVALID_ARGUMENT,
-    "signature": PERMISSION_DENIED,
-    "unknown-client": PERMISSION_DENIED,
-}
-"""Reasons of Rejected that rest on the envelope's bytes alone, with the gRPC code for each."""
-
-INDETERMINATE: Final = {5, 9, ANSWER_DROPPED}
-"""Codes of an EnvelopeFailure after which the envelope may have been executed all the same: the
-session is gone, the sequence number is used or too far ahead, the answer is dropped."""
 
 OPEN_ATTEMPTS_MAX: Final = 3
 BUSY_PATIENCE: Final = 3
@@ -86,40 +80,16 @@ BUSY_MS_MIN: Final = 20
 BUSY_MS_MAX: Final = 2000
 
 
-@dataclass(slots=True)
-class Output:
-    """What the shell must do, in field order."""
-
-    send: list[tuple[int, Envelope]] = field(default_factory=list)
-    outcomes: list[tuple[int, TicketOutcome]] = field(default_factory=list)
-    lies: list[Lie] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """An envelope whose fate is not known yet; `session` 0 is the one that opens a session."""
-
-    session: int
-    sequence: int
-    envelope: Envelope
-    groups: tuple[Group, ...]
-    collector: Collector
-    started_ms: int
-    resend_at_ms: int
-    wait_ms: int
-    sent_to: set[int] = field(default_factory=set)
-    broadcast: bool = False
-    ask_primary: bool = False
-    busy_count: int = 0
-    was_busy: set[int] = field(default_factory=set)
-
-
 class SessionCore:
-    """The state of one client; one session at a time, opened again as often as it takes."""
+    """The state of one client; one session at a time, opened again as often as it takes.
+
+    `seed` is 16 random bytes, for reads beside the log; without it all reads go through the log.
+    """
 
     def __init__(
-        self, genesis: EpochRecord, signer: Signer, verifier: Verifier, limits: Limits | None = None
-    ) -> None:
+        self, genesis: EpochRecord, signer: Signer, verifier: Verifier,
+        limits: Limits | None = None, seed: bytes | None = None,
+    ) -> None:  # fmt: skip
         self.limits = limits or Limits()
         self.lies: dict[int, Lie] = {}
         self.refused: Counter[str] = Counter()
@@ -128,6 +98,9 @@ class SessionCore:
         self._signer = signer
         self._checker = ReplyChecker(genesis, verifier)
         self._waiting = WaitingQueue(self.limits)
+        self.reads: Reads | None = None
+        if seed is not None:
+            self.reads = Reads(genesis, signer, self._checker, self.limits, seed)
         self._out = Output()
         self._next_ticket = 1
         self._session: int | None = None
@@ -137,7 +110,8 @@ class SessionCore:
         self._last_used_ms = 0
         self._open_attempts = 0
         self._reopen_at_ms: int | None = None
-        self._in_flight: dict[bytes, _InFlight] = {}
+        self._wanted_ms: int | None = None
+        self._in_flight: dict[bytes, InFlight] = {}
         self._history = History()
         self._connected: set[int] = set()
         self._views = [1] * self._checker.n
@@ -158,7 +132,8 @@ class SessionCore:
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing is in flight."""
-        return not self._waiting and not self._in_flight
+        reading = self.reads is not None and not self.reads.idle
+        return not self._waiting and not self._in_flight and not reading
 
     def wants_session(self, now_ms: int) -> bool:
         """True when `open` must be called before anything waiting can be sent."""
@@ -174,25 +149,22 @@ class SessionCore:
         times = [item.resend_at_ms for item in self._in_flight.values()]
         if self._waiting and self._reopen_at_ms is not None:
             times.append(self._reopen_at_ms)
+        if self._wanted_ms is not None:
+            times.append(self._wanted_ms)
+        if self.reads is not None and (read_ms := self.reads.deadline_ms()) is not None:
+            times.append(read_ms)
         return min(times, default=None)
 
     def progress(self, ticket: int) -> Progress:
         """How far a ticket without an outcome has come."""
-        needed = self._checker.f + 1
+        if self.reads is not None and (progress := self.reads.progress(ticket)) is not None:
+            return progress
+        needed = self._checker.needed
         if ticket in self._waiting:
             return Progress(sent=False, needed=needed)
         for item in self._in_flight.values():
             if any(group.ticket == ticket for group in item.groups):
-                c = item.collector
-                heard, busy = frozenset(c.heard), frozenset(item.was_busy)
-                return Progress(
-                    sent=True,
-                    matching=c.matching,
-                    needed=needed,
-                    heard=heard,
-                    busy=busy,
-                    rejected=c.rejected,
-                )
+                return item.progress(needed)
         return Progress(sent=True, needed=needed)
 
     # --- inputs ----------------------------------------------------------------------------
@@ -200,13 +172,18 @@ class SessionCore:
     def submit(self, operations: Sequence[Operation]) -> int:
         """Queue operations for one envelope; their ticket. Raises errors.Busy, errors.Refused."""
         ticket = self._next_ticket
-        self._waiting.add(ticket, operations)
+        needed = None if self.reads is None else self.reads.needed(operations)
+        if self.reads is not None and needed is not None:
+            self.reads.add(ticket, operations, needed)
+        else:
+            self._waiting.add(ticket, operations)
         self._next_ticket += 1
         return ticket
 
     def cancel(self, ticket: int) -> bool:
         """True when the operations had not been put into an envelope, and now never will be."""
-        return self._waiting.withdraw(ticket)
+        withdrawn = self.reads is not None and self.reads.withdraw(ticket)
+        return withdrawn or self._waiting.withdraw(ticket)
 
     def open(self, nonce: bytes, wall_ms: int, now_ms: int) -> None:
         """Ask for a new session; `nonce` is 16 fresh random bytes, `wall_ms` Unix time."""
@@ -233,6 +210,8 @@ class SessionCore:
     def disconnected(self, member: int, now_ms: int) -> None:
         """A member can not be sent to: what went only to it goes to all others."""
         self._connected.discard(member)
+        if self.reads is not None:
+            self.reads.disconnected(member)
         for item in self._in_flight.values():
             if member in item.sent_to:
                 item.sent_to.remove(member)
@@ -241,6 +220,8 @@ class SessionCore:
 
     def tick(self, now_ms: int) -> None:
         """Send again what has waited too long."""
+        if self.reads is not None:
+            self.reads.tick(now_ms)
         for item in list(self._in_flight.values()):
             if now_ms < item.resend_at_ms:
                 continue
@@ -257,14 +238,18 @@ class SessionCore:
 
     def received(self, member: int, message: ReplicaMessage, now_ms: int) -> None:
         """Take a message that arrived over the connection to `member`."""
-        if isinstance(message, Reply) and 0 <= member < self._checker.n:
+        if isinstance(message, Reply | QueryReply) and 0 <= member < self._checker.n:
             self._views[member] = max(self._views[member], min(message.view, 2**62))
         item = self._in_flight.get(message.request)
         collector = item.collector if item else self._history.get(message.request)
-        if collector is None:
+        finding = None
+        if collector is not None:
+            finding = collector.add(member, message)
+        elif self.reads is not None:
+            finding = self.reads.received(member, message)
+        if finding is None:
             self.refused["unknown-request"] += 1
             return
-        finding = collector.add(member, message)
         if finding.refused is not None:
             self.refused[finding.refused] += 1
             return
@@ -278,14 +263,29 @@ class SessionCore:
 
     def poll(self, now_ms: int) -> Output:
         """Fold what waits into envelopes where there is room, and hand over all output."""
+        self._poll_reads(now_ms)
         while self._waiting and self._has_room() and self._usable(now_ms):
             assert self._session is not None, "only an open session is usable"
             groups = self._waiting.fold()
             operations = tuple(op for group in groups for op in group.operations)
             self._sequence += 1
             self._send_new(self._session, self._sequence, self._acked, operations, groups, now_ms)
+        # a read that is to be ordered after all may be the first thing that needs a session
+        self._wanted_ms = now_ms if self.wants_session(now_ms) else None
         out, self._out = self._out, Output()
         return out
+
+    def _poll_reads(self, now_ms: int) -> None:
+        if self.reads is None:
+            return
+        out = self.reads.poll(now_ms, self._connected)
+        self._out.send += out.send
+        self._out.outcomes += out.answers
+        for group in out.ordered:
+            try:
+                self._waiting.add(group.ticket, group.operations)
+            except BusyError as busy:
+                self._out.outcomes.append((group.ticket, Declined(RESOURCE_EXHAUSTED, str(busy))))
 
     # --- sending ---------------------------------------------------------------------------
 
@@ -324,7 +324,7 @@ class SessionCore:
         assert request not in self._in_flight, "two envelopes are the same: was a nonce repeated?"
         wait_ms = self.limits.retry_ms
         read_only = all(map(reads_only, operations))
-        item = _InFlight(
+        item = InFlight(
             session=session,
             sequence=sequence,
             envelope=envelope,
@@ -341,22 +341,22 @@ class SessionCore:
         else:
             self._broadcast(item)
 
-    def _resend(self, item: _InFlight, now_ms: int) -> None:
+    def _resend(self, item: InFlight, now_ms: int) -> None:
         item.wait_ms = min(item.wait_ms * 2, self.limits.retry_ms_max)
         item.resend_at_ms = now_ms + item.wait_ms
         self._broadcast(item)
 
-    def _broadcast(self, item: _InFlight) -> None:
+    def _broadcast(self, item: InFlight) -> None:
         item.broadcast = True
         self._send_to(item, sorted(self._connected))
 
-    def _send_to(self, item: _InFlight, members: Sequence[int]) -> None:
+    def _send_to(self, item: InFlight, members: Sequence[int]) -> None:
         item.sent_to.update(members)
         self._out.send.extend((member, item.envelope) for member in members)
 
     # --- judging ---------------------------------------------------------------------------
 
-    def _judge(self, item: _InFlight, now_ms: int) -> None:
+    def _judge(self, item: InFlight, now_ms: int) -> None:
         if (answer := item.collector.answer) is not None:
             self._settle(item, now_ms)
             if item.session == 0:
@@ -366,11 +366,11 @@ class SessionCore:
         elif (rejection := item.collector.rejection) is not None:
             self._settle(item, now_ms)
             if item.session == 0:
-                self._open_failed(_declined(rejection), now_ms)
+                self._open_failed(declined(rejection), now_ms)
             else:
                 self._rejected(item, rejection, now_ms)
 
-    def _settle(self, item: _InFlight, now_ms: int) -> None:
+    def _settle(self, item: InFlight, now_ms: int) -> None:
         """The fate is known: free its place, acknowledge, and keep its collector for a while."""
         del self._in_flight[item.collector.request]
         self._last_used_ms = now_ms
@@ -405,7 +405,7 @@ class SessionCore:
     def _fail_waiting(self, outcome: TicketOutcome) -> None:
         self._out.outcomes.extend((ticket, outcome) for ticket in self._waiting.drain())
 
-    def _answered(self, item: _InFlight, answer: Answer, now_ms: int) -> None:
+    def _answered(self, item: InFlight, answer: Answer, now_ms: int) -> None:
         results = results_of(answer.results)
         count = sum(len(group.operations) for group in item.groups)
         match results:
@@ -417,7 +417,7 @@ class SessionCore:
                 got = "bytes that are no results" if results is None else f"{len(results)} results"
                 self._finish(item, Broken(f"{count} operations were answered by {got}"))
 
-    def _share_out(self, item: _InFlight, answer: Answer, results: tuple[Result, ...]) -> None:
+    def _share_out(self, item: InFlight, answer: Answer, results: tuple[Result, ...]) -> None:
         """Give every group its results, and the revision after its own last operation."""
         revision, end = answer.revision, len(results)
         outcomes: list[tuple[int, TicketOutcome]] = []
@@ -429,20 +429,20 @@ class SessionCore:
             end = start
         self._out.outcomes.extend(reversed(outcomes))
 
-    def _refused_whole(self, item: _InFlight, code: int, message: str, now_ms: int) -> None:
+    def _refused_whole(self, item: InFlight, code: int, message: str, now_ms: int) -> None:
         """The state machine did not execute the envelope at this index: perhaps at another."""
         known = code not in INDETERMINATE
         self._finish(item, Declined(code, message) if known else Unknown(message))
         if code != ANSWER_DROPPED:
             self._give_up_session(item, now_ms)
 
-    def _rejected(self, item: _InFlight, rejection: Rejection, now_ms: int) -> None:
+    def _rejected(self, item: InFlight, rejection: Rejection, now_ms: int) -> None:
         known = rejection.reason in NEVER_EXECUTED
         unknown = Unknown(f"{rejection.message:.500} ({rejection.reason})")
-        self._finish(item, _declined(rejection) if known else unknown)
+        self._finish(item, declined(rejection) if known else unknown)
         self._give_up_session(item, now_ms)
 
-    def _give_up_session(self, item: _InFlight, now_ms: int) -> None:
+    def _give_up_session(self, item: InFlight, now_ms: int) -> None:
         """Go on in a new session; ask at once what became of the other envelopes of this one.
 
         Also when an envelope was refused for itself: acknowledgements never pass a sequence
@@ -454,10 +454,10 @@ class SessionCore:
         for other in self._in_flight.values():
             self._resend(other, now_ms)
 
-    def _finish(self, item: _InFlight, outcome: TicketOutcome) -> None:
+    def _finish(self, item: InFlight, outcome: TicketOutcome) -> None:
         self._out.outcomes.extend((group.ticket, outcome) for group in item.groups)
 
-    def _back_off(self, item: _InFlight, message: Busy, now_ms: int) -> None:
+    def _back_off(self, item: InFlight, message: Busy, now_ms: int) -> None:
         """Wait when f+1 are busy, or the only one that was asked is; f liars delay nothing."""
         collector = item.collector
         item.was_busy |= collector.busy
@@ -476,8 +476,3 @@ class SessionCore:
 
 def _clamp(busy_ms: int) -> int:
     return max(BUSY_MS_MIN, min(busy_ms, BUSY_MS_MAX))
-
-
-def _declined(rejection: Rejection) -> Declined:
-    code = NEVER_EXECUTED.get(rejection.reason, FAILED_PRECONDITION)
-    return Declined(code, f"{rejection.message:.500} ({rejection.reason})")

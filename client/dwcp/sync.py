@@ -92,9 +92,11 @@ class SyncClient:
         """Write `value` under `key`."""
         return self._run(self._client.put(key, value, prev_kv=prev_kv, timeout_ms=timeout_ms))
 
-    def get(self, key: str | bytes, *, timeout_ms: int | None = None) -> KeyValue | None:
-        """Read one key; None when it does not exist."""
-        return self._run(self._client.get(key, timeout_ms=timeout_ms))
+    def get(
+        self, key: str | bytes, *, serializable: bool = False, timeout_ms: int | None = None
+    ) -> KeyValue | None:
+        """Read one key; None when it does not exist. `serializable` as in Client.range."""
+        return self._run(self._client.get(key, serializable=serializable, timeout_ms=timeout_ms))
 
     def range(
         self,
@@ -105,6 +107,7 @@ class SyncClient:
         revision: int = 0,
         keys_only: bool = False,
         count_only: bool = False,
+        serializable: bool = False,
         timeout_ms: int | None = None,
     ) -> RangeResult:
         """Read the keys in [key, range_end)."""
@@ -116,6 +119,7 @@ class SyncClient:
                 revision=revision,
                 keys_only=keys_only,
                 count_only=count_only,
+                serializable=serializable,
                 timeout_ms=timeout_ms,
             )
         )

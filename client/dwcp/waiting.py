@@ -27,7 +27,8 @@ class Limits:
     (up to what a replica takes) goes alone. `window` is how far sequence numbers run ahead
     of the acknowledged ones: replicas keep that many replies of a session, at most 64.
     `open_ms_max` is how long one request to open a session is repeated: replicas take it while
-    its time is within ten minutes of theirs.
+    its time is within ten minutes of theirs. `read_ms` is how long replicas may take to agree on
+    a read beside the log.
     """
 
     in_flight_max: int = 4
@@ -40,6 +41,7 @@ class Limits:
     retry_ms_max: int = 8000
     open_ms_max: int = 5 * 60 * 1000
     session_idle_ms_max: int = 20 * 60 * 1000
+    read_ms: int = 250
 
     def __post_init__(self) -> None:
         assert self.in_flight_max >= 1, "nothing could be sent"

@@ -154,6 +154,9 @@ class ClusterSpec(Model):
     ] = "2s"
     """How long a member waits for a request to be executed before it asks for another primary:
     100ms to 60s."""
+    fast_reads: bool = False
+    """Linearizable reads skip the log when a quorum of members answers alike; writes wait for a
+    quorum of equal replies then, where f+1 are enough otherwise."""
     clients: Annotated[
         tuple[Label, ...],
         Field(strict=False, min_length=1, max_length=16),

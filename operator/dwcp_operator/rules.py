@@ -167,6 +167,7 @@ FIXED: Final = (
     Fixed(("trust",), _IN_GENESIS),
     Fixed(("checkpointInterval",), _IN_GENESIS),
     Fixed(("requestTimeout",), _IN_GENESIS),
+    Fixed(("fastReads",), _IN_GENESIS),
     Fixed(("clients",), "adding and removing clients is not yet supported"),
     Fixed(("storage", "storageClassName"), "a volume keeps the storage class it was made with"),
     Fixed(("bootstrap",), "it is read once, when the cluster is created"),

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from client.members import Members
 from dwcp.wire.envelope import Batch, Envelope, Rejected, Reply, decode_body
+from dwcp.wire.query import Query, decode_query_body
 from dwcp_replica.api.connect import ConnectHandler
 from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.metrics import ReplicaMetrics
@@ -32,6 +33,7 @@ class LoopbackMember:
         self.desk = ClientDesk()
         self.store = Store(self.genesis)
         self.deaf = False
+        self.asked = 0
         self.alter: Callable[[Reply], Reply] | None = None
         metrics = ReplicaMetrics()
         self.handler = ConnectHandler(self, Problems(metrics), metrics)
@@ -72,6 +74,15 @@ class LoopbackMember:
             case _:
                 self.cluster.order(envelope)
 
+    def ask(self, query: Query, answer: Callable[[Answer], None]) -> None:
+        if self.deaf:
+            return
+        revision, content = self.store.read(query.client, decode_query_body(query.body).operations)
+        self.asked += 1
+        index = self.store.applied_index
+        members = self.cluster.members
+        answer(members.query_reply(self.me, query, content, revision=revision, index=index))
+
     def unreadable(self, reason: str, message: str) -> Rejected:
         raise AssertionError(f"the client sent what is no envelope: {message}")
 
@@ -93,8 +104,8 @@ class LoopbackMember:
 class Loopback:
     """Starts the members; `genesis` names their addresses."""
 
-    def __init__(self, wall_ms: int) -> None:
-        self.members = Members()
+    def __init__(self, wall_ms: int, *, fast_reads: bool = False) -> None:
+        self.members = Members(fast_reads=fast_reads)
         self.wall_ms = wall_ms
         self.log: list[Batch] = []
         self.nodes = [LoopbackMember(self, i) for i in range(self.members.n)]
@@ -103,7 +114,7 @@ class Loopback:
         for node in self.nodes:
             await node.start()
         urls = [f"http://127.0.0.1:{node.port}" for node in self.nodes]
-        self.members = Members(urls=urls)
+        self.members = Members(urls=urls, fast_reads=self.members.fast_reads)
         for node in self.nodes:
             node.genesis, node.store = self.members.genesis, Store(self.members.genesis)
         return self

@@ -17,6 +17,7 @@ from dwcp.wire.envelope import (
     signed_refusal,
 )
 from dwcp.wire.operations import PutResponse, Result
+from dwcp.wire.query import Query, QueryReply, query_reply_signing_bytes
 from dwcp.wire.records import (
     ClientIdentity,
     EpochRecord,
@@ -46,6 +47,7 @@ class Members:
 
     n: int = 4
     urls: list[str] = field(default_factory=list)
+    fast_reads: bool = False
 
     def __post_init__(self) -> None:
         self.signers = [signer(f"member-{i}") for i in range(self.n)]
@@ -91,6 +93,21 @@ class Members:
         unsigned = Rejected(envelope.digest(), reason, message, 0, member, bytes(64))
         return signed_refusal(unsigned, self.scope, self.signers[member], envelope.sig)
 
+    def query_reply(
+        self,
+        member: int,
+        query: Query,
+        content: bytes,
+        *,
+        revision: int = 3,
+        index: int = 7,
+        signed_by: int | None = None,
+    ) -> QueryReply:
+        reply = QueryReply(query.digest(), index, revision, content, 0, 1, member, bytes(64))
+        key = self.signers[member if signed_by is None else signed_by]
+        sig = key.sign(query_reply_signing_bytes(self.scope, reply))
+        return msgspec.structs.replace(reply, sig=sig)
+
     def signed_genesis(self) -> SignedGenesis:
         message = genesis_signing_bytes(self.genesis)
         return SignedGenesis(
@@ -113,7 +130,7 @@ class Members:
             ),
             clients=(ClientIdentity("app", self.client.public_key),),
             admin=self.admin.public_key,
-            parameters=Parameters(),
+            parameters=Parameters(fast_reads=self.fast_reads),
             start_index=0,
             start_hash=start_hash(cluster_id),
             leader=0,

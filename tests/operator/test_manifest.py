@@ -61,7 +61,7 @@ SPEC_PROBLEMS = {
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
     "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, trust, storage, image, "
     "resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
-    "requestTimeout, clients, bootstrap",
+    "requestTimeout, fastReads, clients, bootstrap",
     "bootstrap: {}": "spec.bootstrap.adopt is missing: write it",
     "bootstrap: {adopt: {clusterId: 7a, volumes: []}}": "spec.bootstrap.adopt.clusterId=7a does "
     "not match ^[0-9a-f]{32}$: copy it from the old cluster's status",
@@ -164,6 +164,7 @@ def test_defaults_and_names(tmp_path: Path) -> None:
         "hibernate": False,
         "checkpointInterval": 100,
         "requestTimeout": "2s",
+        "fastReads": False,
         "clients": ["default"],
     }
 

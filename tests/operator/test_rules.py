@@ -10,6 +10,7 @@ CHANGES = {
     "trust": ("Crash", "it is part of the cluster's genesis; make a new cluster"),
     "checkpointInterval": (50, "it is part of the cluster's genesis; make a new cluster"),
     "requestTimeout": ("3s", "it is part of the cluster's genesis; make a new cluster"),
+    "fastReads": (True, "it is part of the cluster's genesis; make a new cluster"),
     "clients": (["a"], "adding and removing clients is not yet supported"),
     "bootstrap": ({"adopt": {}}, "it is read once, when the cluster is created"),
 }

@@ -39,7 +39,15 @@ from dwcp.wire.envelope import (
     envelope_signing_bytes,
     reply_signing_bytes,
 )
-from dwcp.wire.operations import OpenSession, Operation, PutRequest, Result, SessionOpened
+from dwcp.wire.operations import (
+    OpenSession,
+    Operation,
+    PutRequest,
+    RangeRequest,
+    Result,
+    SessionOpened,
+)
+from dwcp.wire.query import Query, QueryBody, QueryReply, query_signing_bytes
 from dwcp.wire.records import (
     ClientIdentity,
     EpochRecord,
@@ -58,7 +66,7 @@ from dwcp_replica.sim.strategies import strategy_hooks
 from replica.ports import free_port
 from replica.waiting import until
 
-Answer = Reply | Busy | Rejected
+Answer = Reply | QueryReply | Busy | Rejected
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 CLUSTER = "test"
 NAMESPACE = "default"
@@ -184,7 +192,9 @@ class Http:
         for place in places:
             await self.eventually(lambda p=place: self.is_ready(p), what=f"{place.name} is ready")
 
-    async def post(self, place: Place, envelope: Envelope, timeout_ms: int = 10_000) -> Answer:
+    async def post(
+        self, place: Place, envelope: Envelope | Query, timeout_ms: int = 10_000
+    ) -> Answer:
         url = f"{place.url}/dwcp/v1/envelopes?timeout_ms={timeout_ms}"
         code, body, headers = await self.call("POST", url, msgspec.msgpack.encode(envelope))
         assert headers["Content-Type"] == "application/msgpack", (code, body)
@@ -309,6 +319,13 @@ class RawClient:
 
     def put(self, key: bytes, value: bytes = b"") -> Envelope:
         return self.envelope(PutRequest(key, value))
+
+    def query(self, *reads: RangeRequest) -> Query:
+        return self.sign_query(msgspec.msgpack.encode(QueryBody(secrets.token_bytes(16), reads)))
+
+    def sign_query(self, body: bytes) -> Query:
+        signature = self.signer.sign(query_signing_bytes(self._genesis.hash(), body))
+        return Query(self.signer.public_key, body, signature)
 
     def opening(self) -> Envelope:
         operation = OpenSession(secrets.token_bytes(16), int(time.time() * 1000))

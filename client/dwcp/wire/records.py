@@ -53,11 +53,15 @@ class ClientIdentity(Struct, frozen=True, array_like=True):
 
 
 class Parameters(Struct, frozen=True, array_like=True):
-    """What all members must hold alike; counts are log entries, times are milliseconds."""
+    """What all members and clients must hold alike; counts are log entries, times milliseconds.
+
+    `fast_reads`: reads may skip the log, and everything else waits for quorum(n) equal replies.
+    """
 
     checkpoint_interval: Annotated[int, Meta(ge=1, le=1000)] = 100
     request_timeout_ms: Annotated[int, Meta(ge=1)] = 2000
     max_clock_skew_ms: Annotated[int, Meta(ge=1)] = 30_000
+    fast_reads: bool = False
 
 
 class EpochRecord(Struct, frozen=True, array_like=True):

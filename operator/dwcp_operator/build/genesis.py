@@ -52,6 +52,7 @@ def record(
         parameters=Parameters(
             checkpoint_interval=spec.checkpoint_interval,
             request_timeout_ms=spec.request_timeout_ms,
+            fast_reads=spec.fast_reads,
         ),
         start_index=0,
         start_hash=start_hash(cluster_id),

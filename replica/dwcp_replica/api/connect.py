@@ -22,9 +22,10 @@ from msgspec import Meta, Struct
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Envelope, envelope_scope
 from dwcp.wire.peer import MemberId
+from dwcp.wire.query import Query
 from dwcp.wire.signing import PublicKey, Signature
 from dwcp_replica.api.desk import Outlet
-from dwcp_replica.api.envelopes import TOO_LARGE, decode_envelope
+from dwcp_replica.api.envelopes import TOO_LARGE, decode_request
 from dwcp_replica.api.host import ClientService, Host
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.problems import Problems
@@ -169,11 +170,13 @@ class ConnectHandler:
             if frame.type is not WSMsgType.BINARY:
                 await self._end(ws, frame.type, frame.data)
                 return
-            envelope = decode_envelope(frame.data)
-            if isinstance(envelope, Envelope):
-                service.admit(envelope, outlet.answer)
-            else:
-                outlet.answer(service.unreadable(*envelope))
+            match decode_request(frame.data):
+                case Envelope() as envelope:
+                    service.admit(envelope, outlet.answer)
+                case Query() as query:
+                    service.ask(query, outlet.answer)
+                case (reason, message):
+                    outlet.answer(service.unreadable(reason, message))
 
     async def _end(self, ws: web.WebSocketResponse, kind: WSMsgType, data: object) -> None:
         if kind is WSMsgType.TEXT:

@@ -11,8 +11,9 @@ from typing import Final
 import msgspec
 
 from dwcp.wire.envelope import Busy, Rejected, Reply
+from dwcp.wire.query import QueryReply
 
-Answer = Reply | Busy | Rejected
+Answer = Reply | QueryReply | Busy | Rejected
 """What goes to a client, as one tagged MessagePack frame."""
 
 OUTLET_FRAMES_MAX: Final = 4096

@@ -1,4 +1,4 @@
-"""POST /dwcp/v1/envelopes: one signed envelope in, one signed reply out."""
+"""POST /dwcp/v1/envelopes: one signed envelope or query in, one signed reply out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aiohttp import web
 
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Busy, Envelope, Rejected, Reply
+from dwcp.wire.query import Query, QueryReply
 from dwcp_replica.api.desk import Answer, encode_answer
 from dwcp_replica.api.host import ClientService, Host
 from dwcp_replica.api.problems import BodyTooLargeError, Problems, read_body
@@ -28,7 +29,7 @@ STATUS_BY_REASON: Final[dict[str, int]] = {
 }
 """Any other reason for which an envelope is rejected is a 400."""
 
-_decode: Callable[[bytes], Envelope] = decoder_of(Envelope)
+_decode: Callable[[bytes], Envelope | Query] = decoder_of(Envelope | Query)
 
 
 TOO_LARGE: Final = (
@@ -38,14 +39,14 @@ TOO_LARGE: Final = (
 """Reason and message for an envelope that is too large to read."""
 
 
-def decode_envelope(frame: bytes) -> Envelope | tuple[str, str]:
-    """The envelope, or reason and message of what is wrong with the frame."""
+def decode_request(frame: bytes) -> Envelope | Query | tuple[str, str]:
+    """The envelope or query, or reason and message of what is wrong with the frame."""
     if len(frame) > MAX_ENVELOPE_BYTES:
         return TOO_LARGE
     try:
         return _decode(frame)
     except (msgspec.DecodeError, RecursionError) as error:
-        return RefusalReason.MALFORMED, f"not the MessagePack of an Envelope: {error}"
+        return RefusalReason.MALFORMED, f"not the MessagePack of an Envelope or Query: {error}"
 
 
 class EnvelopeHandler:
@@ -66,12 +67,12 @@ class EnvelopeHandler:
             message = f"timeout_ms is a number of milliseconds from 1 to {TIMEOUT_MS_MAX}"
             return self._problems.json(400, "timeout", message)
         try:
-            envelope = decode_envelope(await read_body(request, MAX_ENVELOPE_BYTES))
+            asked = decode_request(await read_body(request, MAX_ENVELOPE_BYTES))
         except BodyTooLargeError:
-            envelope = TOO_LARGE
-        if not isinstance(envelope, Envelope):
-            return _respond(service.unreadable(*envelope))
-        answer = await _ask(service, envelope, timeout_ms)
+            asked = TOO_LARGE
+        if not isinstance(asked, Envelope | Query):
+            return _respond(service.unreadable(*asked))
+        answer = await _ask(service, asked, timeout_ms)
         if answer is None:
             message = f"not executed within {timeout_ms} ms; it may be yet: send the same again"
             return self._problems.json(504, "timeout", message)
@@ -86,14 +87,17 @@ def _timeout_ms(text: str | None) -> int | None:
     return value if 1 <= (value := int(text)) <= TIMEOUT_MS_MAX else None
 
 
-async def _ask(service: ClientService, envelope: Envelope, timeout_ms: int) -> Answer | None:
-    with service.desk.waiting(envelope.digest()) as future:
+async def _ask(service: ClientService, asked: Envelope | Query, timeout_ms: int) -> Answer | None:
+    with service.desk.waiting(asked.digest()) as future:
 
         def settle(answer: Answer) -> None:
             if not future.done():
                 future.set_result(answer)
 
-        service.admit(envelope, settle)
+        if isinstance(asked, Query):
+            service.ask(asked, settle)
+        else:
+            service.admit(asked, settle)
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 return await future
@@ -104,7 +108,7 @@ async def _ask(service: ClientService, envelope: Envelope, timeout_ms: int) -> A
 def _respond(answer: Answer) -> web.Response:
     headers: dict[str, str] = {}
     match answer:
-        case Reply():
+        case Reply() | QueryReply():
             status = 200
         case Busy():
             status = 503

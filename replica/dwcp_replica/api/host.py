@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dwcp.wire.envelope import Envelope, Rejected
+from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis
 from dwcp.wire.signing import Verifier
 from dwcp_replica.api.desk import Answer, ClientDesk
@@ -51,6 +52,10 @@ class ClientService(Protocol):
         alone: Busy, Rejected, or the reply to a request that was executed before. Replies of
         requests that are executed from now on come over the desk.
         """
+        ...
+
+    def ask(self, query: Query, answer: Callable[[Answer], None]) -> None:
+        """Take a decoded query in. Never waits; `answer` is called at most once, now or later."""
         ...
 
     def unreadable(self, reason: str, message: str) -> Rejected:

@@ -91,6 +91,7 @@ class ReplicaMetrics:
             "rejected", "Client requests refused, by reason; they changed nothing.", ("reason",)
         )
         self.busy = self._counter("busy", "Envelopes turned away because the queue was full.")
+        self.queries = self._counter("queries", "Reads beside the log, by what they got.", ("got",))
         self.connections = self._gauge("client_connections", "Open client WebSockets.")
         self.commit_seconds = Histogram(
             "dwcp_commit_seconds",

@@ -20,6 +20,7 @@ from dwcp.wire.envelope import (
     reply_signing_bytes,
     signed_refusal,
 )
+from dwcp.wire.query import Query, QueryBody, QueryReply, query_reply_signing_bytes
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import SIGNATURE_BYTES, ZERO_HASH, Signer
 from dwcp_replica.api.desk import Answer, ClientDesk
@@ -29,6 +30,7 @@ from dwcp_replica.core.effects import Submit
 from dwcp_replica.core.pending import PENDING_MAX, PENDING_PER_CLIENT_MAX
 from dwcp_replica.node.engine import Engine
 from dwcp_replica.node.hooks import ReplyHook
+from dwcp_replica.node.reading import ReadingRoom, read_query
 from dwcp_replica.node.signatures import CLIENTS, Questions, SignatureGate
 from dwcp_replica.store import Outcome, Refusal, RefusalReason, Store
 
@@ -48,7 +50,7 @@ class Admission:
     def __init__(
         self, *, genesis: EpochRecord, record: EpochRecord, me: int, signer: Signer,
         verifier: Ed25519Verifier, gate: SignatureGate, engine: Engine, store: Store,
-        metrics: ReplicaMetrics, reply_hook: ReplyHook | None,
+        metrics: ReplicaMetrics, reply_hook: ReplyHook | None, may_read: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.genesis = genesis
         self.me = me
@@ -62,6 +64,9 @@ class Admission:
         self._store = store
         self._metrics = metrics
         self._reply_hook = reply_hook
+        self._may_read = may_read
+        self._clients = frozenset(client.key for client in genesis.clients)
+        self.reading = ReadingRoom(store)
         self._in_flight: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         self._put_s: dict[bytes, float] = {}
         self._per_client: Counter[bytes] = Counter()
@@ -89,6 +94,33 @@ class Admission:
                 self._reject(envelope, SIGNATURE, message, answer)
 
         return self._gate.push_envelope(check, judged)
+
+    def ask(self, query: Query, answer: Callable[[Answer], None]) -> None:
+        """Take a query in, or answer it at once; see ClientService."""
+        request = query.digest()
+        found = read_query(query)
+        if query.client not in self._clients:
+            found = (RefusalReason.UNKNOWN_CLIENT, "this key is not one of the cluster's clients")
+        if not isinstance(found, QueryBody):
+            return self._reject(query, *found, answer)
+        if not self._may_read() or not self.reading.admits(query):
+            self._metrics.queries.labels("busy").inc()
+            return answer(self._busy(request, query.sig))
+        body = found
+        self.reading.hold(query)
+
+        def judged(holds: bool) -> None:
+            if holds:
+                self.reading.enter(query, body, read)
+                return
+            self.reading.leave(query)
+            self._reject(query, SIGNATURE, "the signature on the query does not verify", answer)
+
+        def read(index: int, revision: int, results: bytes) -> None:
+            self._metrics.queries.labels("answered").inc()
+            answer(self._query_reply(request, index, revision, results))
+
+        return self._gate.push_envelope(self._questions.query(query), judged)
 
     def unreadable(self, reason: str, message: str) -> Rejected:
         """The answer to a frame that holds no envelope; see ClientService."""
@@ -162,10 +194,10 @@ class Admission:
         self._reject(envelope, refusal.reason, refusal.failure.message, answer)
 
     def _reject(
-        self, envelope: Envelope, reason: str, message: str, answer: Callable[[Answer], None]
+        self, asked: Envelope | Query, reason: str, message: str, answer: Callable[[Answer], None]
     ) -> None:
         self._metrics.rejected.labels(reason).inc()
-        answer(self._rejected(envelope.digest(), envelope.sig, reason, message))
+        answer(self._rejected(asked.digest(), asked.sig, reason, message))
 
     def _rejected(self, request: bytes, envelope_sig: bytes, reason: str, message: str) -> Rejected:
         epoch = self._engine.standing.epoch
@@ -176,6 +208,17 @@ class Admission:
         epoch = self._engine.standing.epoch
         unsigned = Busy(request, RETRY_AFTER_MS, epoch, self.me, bytes(SIGNATURE_BYTES))
         return signed_refusal(unsigned, self._scope, self._signer, envelope_sig)
+
+    def _query_reply(self, request: bytes, index: int, revision: int, results: bytes) -> QueryReply:
+        standing = self._engine.standing
+        unsigned = bytes(SIGNATURE_BYTES)
+        reply = QueryReply(
+            request, index, revision, results, standing.epoch, standing.view, self.me, unsigned
+        )
+        if self._reply_hook is not None:
+            reply = self._reply_hook(reply)
+        sig = self._signer.sign(query_reply_signing_bytes(self._scope, reply))
+        return msgspec.structs.replace(reply, sig=sig)
 
     def _reply(self, outcome: Outcome) -> Reply:
         standing = self._engine.standing

@@ -139,9 +139,11 @@ class RunningReplica:
         interval = genesis.parameters.checkpoint_interval
         self.engine = Engine(found.core, store, found.journal, self, interval, metrics)
         self.replay_upto = self.engine.standing.final
+        self._read_from = self.engine.standing.last
         self.admission = Admission(
             genesis=genesis, record=genesis, me=me, signer=signer, verifier=found.verifier,
             gate=self._gate, engine=self.engine, store=store, metrics=metrics, reply_hook=reply,
+            may_read=self._may_read,
         )  # fmt: skip
         self.dialer = PeerDialer(local, metrics)
         self.server = PeerServer(local, found.verifier, self._receive, metrics, self.dialer.try_now)
@@ -154,7 +156,8 @@ class RunningReplica:
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What must run; the end of any of them is the end of the process."""
-        return [self.engine.run(), self._gate.run(), self.dialer.run()]
+        reading = self.admission.reading
+        return [self.engine.run(), self._gate.run(), self.dialer.run(), reading.run()]
 
     def hindrance(self) -> str | None:
         """Why this member does not vote; None when it does."""
@@ -163,6 +166,15 @@ class RunningReplica:
         if self.store.applied_index < self.replay_upto:
             return f"executing its log again: {self.store.applied_index} of {self.replay_upto}"
         return "the disk is full" if self.engine.disk_full else None
+
+    def _may_read(self) -> bool:
+        """True once everything is executed that this member may have confirmed before it started.
+
+        What was executed stood in the log, durably; that it was final may not have been written.
+        """
+        executed = self.store.applied_index - self.store.in_entry
+        held = self.mute is None and self.store.target is None
+        return held and executed >= self._read_from
 
     async def hand_over(self) -> None:
         """Give up the primary role if it is mine, then let out what is on its way. Bounded."""

@@ -38,6 +38,7 @@ from dwcp.wire.peer import (
     VoteKind,
     vote_signing_bytes,
 )
+from dwcp.wire.query import Query, query_signing_bytes
 from dwcp.wire.records import EpochRecord, scope_of
 
 Check = tuple[bytes, bytes, bytes]
@@ -65,6 +66,10 @@ class Questions:
         """The question about a client's signature."""
         signed = envelope_signing_bytes(self._genesis, envelope.body)
         return (envelope.client, signed, envelope.sig)
+
+    def query(self, query: Query) -> Check:
+        """The question about a client's signature."""
+        return (query.client, query_signing_bytes(self._genesis, query.body), query.sig)
 
     def message(self, message: PeerMessage) -> list[Check]:
         """The questions about a peer's message, as many as are worth asking beforehand."""

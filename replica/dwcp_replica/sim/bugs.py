@@ -9,7 +9,9 @@ from typing import Any
 
 from msgspec import structs
 
-from dwcp.matching import ReplyChecker
+from dwcp import reads
+from dwcp.matching import Collector, Finding, ReplyChecker
+from dwcp.reads import Reads
 from dwcp.wire.envelope import decode_batch
 from dwcp.wire.operations import PutRequest, PutResponse, RangeRequest
 from dwcp.wire.peer import (
@@ -30,6 +32,7 @@ from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.effects import CertificateRecord, CheckpointStable
 from dwcp_replica.core.pbft import normal
 from dwcp_replica.core.state import Core
+from dwcp_replica.sim.host import Host
 from dwcp_replica.sim.planting import Patches
 from dwcp_replica.store.mvcc import Mvcc
 
@@ -287,8 +290,61 @@ def one_reply_is_enough(patches: Patches) -> None:
     def init(self: ReplyChecker, *given: Any) -> None:
         proper(self, *given)
         self.f = 0
+        self.needed = 1
 
     patches.set(ReplyChecker, "__init__", init)
+
+
+def fast_reads_with_writes_of_f_plus_1(patches: Patches) -> None:
+    """What goes through the log is answered by f+1 replies, though reads may skip it."""
+    proper = ReplyChecker.__init__
+
+    def init(self: ReplyChecker, *given: Any) -> None:
+        proper(self, *given)
+        self.needed = self.f + 1
+
+    patches.set(ReplyChecker, "__init__", init)
+
+
+def fast_reads_with_ordered_reads_of_f_plus_1(patches: Patches) -> None:
+    """Writes take quorum(n) replies, but reads through the log f+1."""
+    proper = Collector._decide
+
+    def decide(self: Collector, content: Any) -> Finding:
+        checker = self._checker
+        needed = checker.needed
+        checker.needed = checker.f + 1 if self._read_only else needed
+        try:
+            return proper(self, content)
+        finally:
+            checker.needed = needed
+
+    patches.set(Collector, "_decide", decide)
+
+
+def fast_reads_of_f_plus_1(patches: Patches) -> None:
+    """A linearizable read beside the log is believed when f+1 agree."""
+    proper = Reads.needed
+
+    def needed(self: Reads, operations: Any) -> int | None:
+        return None if proper(self, operations) is None else self._checker.f + 1
+
+    patches.set(Reads, "needed", needed)
+
+
+def fast_reads_without_results(patches: Patches) -> None:
+    """Replies of one revision count as equal, whatever they say."""
+    patches.set(reads, "_content", lambda reply: (reply.revision, b""))
+
+
+def fast_reads_without_revision(patches: Patches) -> None:
+    """Replies with one result count as equal, whatever state they are of."""
+    patches.set(reads, "_content", lambda reply: (0, reply.results))
+
+
+def fast_reads_while_replaying(patches: Patches) -> None:
+    """After a restart a replica answers before it is as far as it was."""
+    patches.set(Host, "may_read", lambda self: self.store.target is None)
 
 
 # --- the store: all replicas alike, so that only the clients' history shows it -------------------

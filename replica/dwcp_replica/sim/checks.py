@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from dwcp.matching import Lie
 from dwcp.outcomes import Answered
 from dwcp.wire.envelope import decode_results
-from dwcp.wire.operations import EnvelopeFailure
+from dwcp.wire.operations import EnvelopeFailure, RangeRequest
 from dwcp.wire.peer import PeerMessage
 from dwcp_replica.core.effects import (
     CertificateRecord,
@@ -33,7 +34,7 @@ from dwcp_replica.sim.host import Host
 from dwcp_replica.sim.ledger import BrokenPromiseError, Ledger
 from dwcp_replica.sim.linear import key_histories, key_step, linearizable
 from dwcp_replica.sim.scenario import Scenario
-from dwcp_replica.store.store import Outcome
+from dwcp_replica.store.store import Outcome, Store
 
 
 class Violation(Exception):  # noqa: N818 - the field's word
@@ -175,7 +176,7 @@ class Checker:
 
     def history(self, calls: Sequence[Call]) -> None:
         """The clients' history is linearizable: by the log's order, and by search."""
-        returned = [call for call in calls if isinstance(call.outcome, Answered)]
+        returned = [call for call in calls if _ordered(call)]
         for call in returned:
             self._answer_holds(call)
         by_return = sorted(returned, key=lambda call: call.returned_ms or 0)
@@ -194,6 +195,27 @@ class Checker:
             if not linearizable(operations, key_step, None):
                 raise Violation(f"linearizability: no order of the operations on {key!r} fits")
 
+    def reads(self, calls: Sequence[Call], store: Store) -> None:
+        """Every read beside the log shows the keys as they were at the revision it names."""
+        for call in calls:
+            if not isinstance(call.outcome, Answered) or call.outcome.ordered:
+                continue
+            assert isinstance(call.operation, RangeRequest), "only reads go beside the log"
+            revision = call.outcome.revision
+            then = RangeRequest(call.operation.key, revision=revision)
+            said = decode_results(store.read(b"", (then,))[1]) if revision <= store.revision else ()
+            if said != call.outcome.results:
+                raise Violation(
+                    f"read: {call.client} was told at {call.invoked_ms} ms what revision "
+                    f"{revision} never was"
+                )
+
+    def lies(self, client: str, lies: Sequence[Lie]) -> None:
+        """A client names only members that lie."""
+        for lie in lies:
+            if lie.member not in self._liars:
+                raise Violation(f"integrity: {client} named the honest member {lie.member}")
+
     def _answer_holds(self, call: Call) -> None:
         outcome = call.outcome
         assert isinstance(outcome, Answered)
@@ -211,6 +233,10 @@ class Checker:
     def _fail(self, host: Host, what: str) -> None:
         kind, rest = what.split(": ", 1)
         raise Violation(f"{kind}: {host.name} at {host.world.now_ms} ms: {rest}")
+
+
+def _ordered(call: Call) -> bool:
+    return isinstance(call.outcome, Answered) and call.outcome.ordered
 
 
 def _index(call: Call) -> int:

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from dwcp.matching import Lie, ReplicaMessage
 from dwcp.outcomes import Answered, TicketOutcome
+from dwcp.reads import SEED_BYTES
 from dwcp.session import SessionCore
 from dwcp.waiting import Limits
-from dwcp.wire.envelope import Envelope, Rejected, Reply
+from dwcp.wire.envelope import Envelope
 from dwcp.wire.operations import DeleteRangeRequest, Operation, PutRequest, RangeRequest
+from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.sim.host import WALL_START_MS, Host
 from dwcp_replica.sim.world import World
 
+SERIALIZABLE = 0.2
+"""The share of reads that may be old, where reads skip the log at all."""
 RETRY_MS = 300
 """Shorter than a real client's, as the members' timeouts are: what is lost is asked for soon."""
 
@@ -47,7 +52,11 @@ class SimClient:
     ) -> None:
         self.name = name
         self.calls: list[Call] = []
-        self.session = SessionCore(genesis, *keys, Limits(retry_ms=RETRY_MS))
+        self.lies: list[Lie] = []
+        fast = genesis.parameters.fast_reads
+        seed = random.randbytes(SEED_BYTES) if fast else None
+        self.session = SessionCore(genesis, *keys, Limits(retry_ms=RETRY_MS), seed)
+        self._serializable = SERIALIZABLE if fast else 0.0
         self._world = world
         self._random = random
         self._left = count
@@ -88,7 +97,7 @@ class SimClient:
         """Operations without an answer."""
         return len(self._tickets)
 
-    def receive(self, member: int, message: Reply | Rejected) -> None:
+    def receive(self, member: int, message: ReplicaMessage) -> None:
         """An answer arrives."""
         self.session.received(member, message, self._world.now_ms)
         self._pump()
@@ -110,7 +119,8 @@ class SimClient:
         if kind < 5:
             return PutRequest(key, b"%s-%d" % (self.name.encode(), len(self.calls)))
         if kind < 9:
-            return RangeRequest(key)
+            old = self._serializable > 0 and self._random.random() < self._serializable
+            return RangeRequest(key, serializable=old)
         return DeleteRangeRequest(key)
 
     def _pump(self) -> None:
@@ -126,14 +136,20 @@ class SimClient:
             call.returned_ms = now
             assert isinstance(outcome, Answered), f"{self.name}: {outcome}"
             self._world.after(self._random.randint(0, self._think_ms), self._next)
+        self.lies += out.lies
         self._plan_tick()
 
-    def _send(self, member: int, envelope: Envelope) -> None:
-        self._submitted.add(envelope.digest())
+    def _send(self, member: int, request: Envelope | Query) -> None:
+        size = len(request.body) + 100
         for host in self._hosts:
-            if host.me == member:
-                pair = ("client", host.name)
-                self._world.deliver(pair, len(envelope.body) + 100, host.envelope, envelope)
+            if host.me != member:
+                continue
+            pair = ("client", host.name)
+            if isinstance(request, Query):
+                self._world.deliver(pair, size, host.query, request)
+            else:
+                self._submitted.add(request.digest())
+                self._world.deliver(pair, size, host.envelope, request)
 
     def _plan_tick(self) -> None:
         due = self.session.deadline_ms()

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from dwcp.matching import ReplicaMessage
 from dwcp.wire.envelope import (
     Envelope,
     Rejected,
@@ -20,7 +21,14 @@ from dwcp.wire.envelope import (
     reply_signing_bytes,
     signed_refusal,
 )
+from dwcp.wire.operations import RangeRequest
 from dwcp.wire.peer import PeerMessage, decode_message, encode_message
+from dwcp.wire.query import (
+    Query,
+    QueryReply,
+    decode_query_body,
+    query_reply_signing_bytes,
+)
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.core.effects import (
@@ -103,7 +111,7 @@ class Host:
         self.honest = liar is None
         self.liar = liar
         self.peers: list[Host] = []
-        self.reply_to: dict[bytes, Callable[[int, Reply | Rejected], None]] = {}
+        self.reply_to: dict[bytes, Callable[[int, ReplicaMessage], None]] = {}
         self.frames = False
         self.up = False
         self.gone = False
@@ -120,6 +128,7 @@ class Host:
         self._queue: deque[Ready] = deque()
         self._draining = False
         self._tick_ms = 0
+        self._read_from = 0
         self._stepped_ms = -CLOCK_STEP_MS
         if liar is not None:
             liar.join(self._say, world)
@@ -147,6 +156,7 @@ class Host:
             self.liar.possess(self.core)
         self._tick_ms = 0
         self._stepped_ms = -CLOCK_STEP_MS
+        self._read_from = self.core.standing().last
         self._observer.started(self)
         self.feed(None)
 
@@ -223,6 +233,33 @@ class Host:
             self._tell(envelope.client, signed)
         else:
             self.feed(Submit(envelope))
+
+    def query(self, query: Query) -> None:
+        """A read beside the log arrives from a client."""
+        if not self.up or not self.may_read():
+            return
+        operations = decode_query_body(query.body).operations
+        reply = self._read(query, operations)
+        if self.liar is not None:
+            back = min(self.store.revision - 1, 3)
+            old = max(self.store.revision - self.world.now_ms % (back + 1), 1)
+            earlier = tuple(msgspec.structs.replace(one, revision=old) for one in operations)
+            older = msgspec.structs.replace(self._read(query, earlier), revision=old)
+            reply = self.liar.query_reply(reply, older)
+        sig = self._signer.sign(query_reply_signing_bytes(self._scope, reply))
+        self._tell(query.client, msgspec.structs.replace(reply, sig=sig))
+
+    def may_read(self) -> bool:
+        """True once all is executed that this member may have confirmed in an earlier life."""
+        held = self.disk.mute is None and self.store.target is None
+        return held and self.store.applied_index >= self._read_from
+
+    def _read(self, query: Query, operations: tuple[RangeRequest, ...]) -> QueryReply:
+        revision, results = self.store.read(query.client, operations)
+        index = self.store.applied_index
+        return QueryReply(
+            query.digest(), index, revision, results, 0, self.view, self.me, bytes(64)
+        )
 
     # --- effects out ---------------------------------------------------------------------------
 
@@ -332,7 +369,7 @@ class Host:
             sig = self._signer.sign(reply_signing_bytes(self._scope, reply))
             self._tell(outcome.client, msgspec.structs.replace(reply, sig=sig))
 
-    def _tell(self, client: bytes, message: Reply | Rejected) -> None:
+    def _tell(self, client: bytes, message: ReplicaMessage) -> None:
         back = self.reply_to.get(client)
         if back is not None:
             self.world.deliver((self.name, "client"), 200, back, self.me, message)

@@ -27,6 +27,7 @@ from dwcp.wire.peer import (
     VoteKind,
     vote_signing_bytes,
 )
+from dwcp.wire.query import QueryReply
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer
 from dwcp_replica.core.effects import EVERYONE, Outbound
@@ -102,6 +103,10 @@ class Liar:
 
     def reply(self, reply: Reply) -> Reply:
         """The answer that a client gets."""
+        return reply
+
+    def query_reply(self, reply: QueryReply, _older: QueryReply) -> QueryReply:
+        """The answer to a read beside the log; `_older` is that of an earlier state."""
         return reply
 
     def beat(self) -> None:

@@ -24,6 +24,7 @@ from dwcp.wire.peer import (
     ViewChange,
     VoteSig,
 )
+from dwcp.wire.query import QueryReply
 from dwcp_replica.core.effects import EVERYONE, Outbound
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.sim.liar import Context, Liar
@@ -90,6 +91,42 @@ class WrongReplies(Liar):
     def reply(self, reply: Reply) -> Reply:
         """Claim another result."""
         return wrong_reply(reply)
+
+
+class StaleReads(Liar):
+    """Answers reads beside the log from an earlier state, and what goes through it honestly.
+
+    It lets only the primary know that it commits, so that the others lag.
+    """
+
+    def alter(self, out: Outbound) -> list[Outbound]:
+        """Commit to one member alone."""
+        if isinstance(out.message, Commit):
+            return [Outbound(self.genesis.primary(out.message.header.term), out.message)]
+        return [out]
+
+    def query_reply(self, _reply: QueryReply, older: QueryReply) -> QueryReply:
+        """The old value under the old revision."""
+        return older
+
+
+class MixedReads(Liar):
+    """Answers reads beside the log with any mixture of old, new and invented."""
+
+    def query_reply(self, reply: QueryReply, older: QueryReply) -> QueryReply:
+        """Another value, another revision, or both."""
+        match self.random.randrange(5):
+            case 0:
+                return reply
+            case 1:
+                return older
+            case 2:
+                return msgspec.structs.replace(older, revision=reply.revision)
+            case 3:
+                ahead = reply.revision + self.random.randint(1, 3)
+                return msgspec.structs.replace(reply, revision=ahead, index=reply.index + 99)
+            case _:
+                return wrong_reply(reply)
 
 
 class CorruptDigest(Liar):

@@ -122,9 +122,12 @@ def key_step(state: Hashable, action: Hashable) -> tuple[bool, Hashable]:
 
 
 def key_histories(calls: Sequence[Call]) -> dict[bytes, list[Operation]]:
-    """The clients' calls as one history for each key; unanswered reads say nothing."""
+    """The clients' calls as one history for each key; unanswered reads say nothing, nor do those
+    that may be old."""
     found: dict[bytes, list[Operation]] = {}
     for call in calls:
+        if isinstance(call.operation, RangeRequest) and call.operation.serializable:
+            continue
         action = _action(call)
         if action is not None:
             assert isinstance(call.operation, PutRequest | RangeRequest | DeleteRangeRequest)

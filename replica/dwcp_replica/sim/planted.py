@@ -55,6 +55,22 @@ FAIR_LOSS: Final = Setting(
     weather=Link(1, 80, 0.2),
 )
 
+READING_LOSS: Final = (Lose(0, 1, FAULTS_MS, "Commit"),)
+READING: Final = Setting(
+    n=4,
+    operations=60,
+    liars={2: "stale-reads"},
+    faults=READING_LOSS,
+    weather=Link(1, 80),
+    fast_reads=True,
+)
+MIXED_READS: Final = replace(READING, liars={2: "mixed-reads"})
+READING_AGAIN: Final = replace(
+    READING,
+    faults=(*READING_LOSS, *(Crash(0, at, 5) for at in range(150, 2400, 150))),
+    weather=Link(1, 40),
+)
+
 _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = (
     ("quorum-2f", bugs.quorum_2f, ANY, 20),
     ("quorum-4-at-7", bugs.quorum_4_at_7, Setting(n=7), 20),
@@ -116,6 +132,16 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
     ("stale-reads", bugs.stale_reads, ANY, 30),
     ("lost-writes", bugs.lost_writes, ANY, 30),
     ("one-reply-is-enough", bugs.one_reply_is_enough, lying("wrong-replies", 2), 30),
+    ("fast-reads-with-f+1-writes", bugs.fast_reads_with_writes_of_f_plus_1, READING, 60),
+    (
+        "fast-reads-with-ordered-reads-of-f+1",
+        bugs.fast_reads_with_ordered_reads_of_f_plus_1,
+        READING,
+        400,
+    ),
+    ("fast-reads-of-f+1", bugs.fast_reads_of_f_plus_1, READING, 60),
+    ("fast-reads-without-results", bugs.fast_reads_without_results, MIXED_READS, 30),
+    ("fast-reads-while-replaying", bugs.fast_reads_while_replaying, READING_AGAIN, 200),
     ("primary-never-suspected", lapses.primary_never_suspected, lying("silent"), 5),
     ("waiting-requests-unwatched", lapses.waiting_requests_unwatched, CENSORED, 10),
     ("view-change-never-resent", lapses.view_change_never_resent, FAIR_LOSS, 40),

@@ -46,6 +46,7 @@ class Setting:
     liars: dict[int, str] | None = None
     faults: tuple[Fault, ...] | None = None
     weather: Link | None = None
+    fast_reads: bool | None = None
 
     def scenario(self, seed: int) -> Scenario:
         """The life of a seed in this setting."""
@@ -58,6 +59,8 @@ class Setting:
             scenario = replace(scenario, faults=self.faults)
         elif self.liars is not None:
             scenario = replace(scenario, faults=_bearable(scenario))
+        if self.fast_reads is not None:
+            scenario = replace(scenario, fast_reads=self.fast_reads)
         if self.weather is not None:
             scenario = replace(scenario, weather=self.weather, uneven=False)
         assert len(scenario.faulty) <= (scenario.n - 1) // 3, "more liars than f"

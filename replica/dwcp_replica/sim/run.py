@@ -96,8 +96,12 @@ class Simulation:
         began_ms = self.world.now_ms
         if not self.world.run(began_ms + LIVENESS_MS, self._settled):
             raise Violation(f"liveness: {self._stuck()}")
-        self.checker.history([call for client in self.clients for call in client.calls])
+        calls = [call for client in self.clients for call in client.calls]
+        self.checker.history(calls)
         self._same_state()
+        self.checker.reads(calls, self._honest()[0].store)
+        for client in self.clients:
+            self.checker.lies(client.name, client.lies)
         return self._report(self.world.now_ms - began_ms)
 
     def _quiet(self) -> bool:
@@ -142,6 +146,7 @@ class Simulation:
             parameters=Parameters(
                 checkpoint_interval=self.scenario.interval,
                 request_timeout_ms=self.scenario.timeout_ms,
+                fast_reads=self.scenario.fast_reads,
             ),
             start_index=0,
             start_hash=start_hash(cluster_id),

@@ -124,6 +124,7 @@ class Scenario:
     real: bool
     clients: int = CLIENTS
     timeout_ms: int = 500
+    fast_reads: bool = False
 
     @property
     def faulty(self) -> frozenset[int]:
@@ -152,6 +153,7 @@ def derive(seed: int, n: int | None = None, operations: int = 20) -> Scenario:
         liars=liars,
         faults=_faults(Random(f"{seed}/faults"), n, [m for m in budget if m not in liars]),
         real=seed % REAL_EVERY == 0,
+        fast_reads=Random(f"{seed}/reads").random() < 0.3,
     )
 
 

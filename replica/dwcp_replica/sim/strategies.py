@@ -8,19 +8,30 @@ member's signature.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from dwcp.wire.envelope import Reply, batch_digest, decode_batch, decode_results
 from dwcp.wire.operations import RangeResponse, Result
 from dwcp.wire.peer import Entry, PrePrepare
+from dwcp.wire.query import QueryReply
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer
 from dwcp_replica.core.effects import EVERYONE, Outbound
 
 OutboundHook = Callable[[list[Outbound]], list[Outbound]]
-ReplyHook = Callable[[Reply], Reply]
+AnyReply = TypeVar("AnyReply", Reply, QueryReply)
+
+
+class ReplyHook(Protocol):
+    """Says what a client gets in place of a reply."""
+
+    def __call__(self, reply: AnyReply, /) -> AnyReply:
+        """The reply that the client gets."""
+        ...
+
+
 Hooks = tuple[OutboundHook, ReplyHook]
 
 
@@ -29,7 +40,7 @@ def honest(outbound: list[Outbound]) -> list[Outbound]:
     return outbound
 
 
-def honest_reply(reply: Reply) -> Reply:
+def honest_reply(reply: AnyReply, /) -> AnyReply:
     """Change nothing."""
     return reply
 
@@ -39,7 +50,7 @@ def silent(_outbound: list[Outbound]) -> list[Outbound]:
     return []
 
 
-def wrong_reply(reply: Reply) -> Reply:
+def wrong_reply(reply: AnyReply, /) -> AnyReply:
     """Claim another result: values changed, revision one too high."""
     results = tuple(falsified(result) for result in decode_results(reply.results))
     return msgspec.structs.replace(

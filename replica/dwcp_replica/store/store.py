@@ -15,7 +15,7 @@ All that is remembered is in `Records`, under keys that start with the kind of r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -145,7 +145,8 @@ class Store:
         self._genesis = genesis.hash()
         self._start_index = self.applied_index = genesis.start_index
         self.stamp_ms = 0
-        self._in_entry = False
+        self.in_entry = False
+        """Entry `applied_index` is being executed, and not yet to its end."""
         self.held: StateRecords = MemoryRecords() if records is None else records
         self._machine = None if machine is None else Embedded(machine, self.held)
         self._load()
@@ -164,14 +165,14 @@ class Store:
         in between. It must be taken to its end before `digest` and before the next entry."""
         assert self.held.target is None, "the state is being fetched"
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
-        assert not self._in_entry, f"entry {index} before the last one was executed to its end"
+        assert not self.in_entry, f"entry {index} before the last one was executed to its end"
         self.applied_index = index
         self.stamp_ms = max(self.stamp_ms, batch.stamp_ms)
         self._sessions.collect(self.stamp_ms)
-        self._in_entry = True
+        self.in_entry = True
         for envelope in batch.envelopes:
             yield self._execute(envelope)
-        self._in_entry = False
+        self.in_entry = False
 
     def lookup(self, envelope: Envelope, body: EnvelopeBody) -> Outcome | Refusal | None:
         """The answer, if it was executed; a refusal, if it never will be; None when unsure.
@@ -190,6 +191,24 @@ class Store:
             case _:
                 return None
 
+    def read(self, client: bytes, operations: Sequence[RangeRequest]) -> tuple[int, bytes]:
+        """Revision and encoded results of a client's reads beside the log; they change nothing.
+
+        The limits are those of one envelope.
+        """
+        assert self.held.target is None, "the state is being fetched"
+        results: list[Result] = []
+        left_bytes = self._limits.answer_bytes
+        work_max = self._keys.looked_at + self._limits.envelope_keys
+        for operation in operations:
+            if self._keys.looked_at > work_max:
+                results.append(_too_much_work(self._limits.envelope_keys))
+                continue
+            result, used_bytes = self._run_one(operation, client, left_bytes)
+            left_bytes -= used_bytes
+            results.append(result)
+        return self._keys.revision, encode_results(tuple(results))
+
     def check(self, envelope: Envelope, body: EnvelopeBody) -> Refusal | None:
         """Why this envelope can never be executed, whatever the state; None when it may be.
 
@@ -204,7 +223,7 @@ class Store:
 
     def digest(self) -> bytes:
         """The digest of all replicated state; its cost follows the changes since the last call."""
-        assert not self._in_entry, "the state is digested where an entry ends"
+        assert not self.in_entry, "the state is digested where an entry ends"
         self._save()
         return self.held.digest()
 

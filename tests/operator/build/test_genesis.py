@@ -25,7 +25,7 @@ def identities(names: tuple[str, ...]) -> dict[str, Identity]:
 
 
 def record() -> EpochRecord:
-    made = subject(clients=["app"], requestTimeout="700ms", checkpointInterval=50)
+    made = subject(clients=["app"], requestTimeout="700ms", checkpointInterval=50, fastReads=True)
     return genesis.record(made, identities(made.members), {"app": b"c" * 32}, ADMIN.public_key)
 
 
@@ -35,6 +35,7 @@ def test_the_record_says_what_the_resource_says() -> None:
     assert check_genesis(signed, Ed25519Verifier()) is None
     assert made.parameters.request_timeout_ms == 700
     assert made.parameters.checkpoint_interval == 50
+    assert made.parameters.fast_reads
     assert [c.name for c in made.clients] == ["app"]
     assert made.members[2].peer == "demo-2.demo-members.shop.svc:7421"
     assert made.members[2].client == "http://demo-2.demo-members.shop.svc:7420"

@@ -20,7 +20,8 @@ from dwcp_operator.manifest import load_manifest
 
 MANIFEST = load_manifest(
     "apiVersion: dwcp.dev/v1alpha1\nkind: DWCPCluster\nmetadata: {name: demo}\n"
-    "spec: {clients: [app, batch], requestTimeout: 700ms, checkpointInterval: 50}\n"
+    "spec: {clients: [app, batch], requestTimeout: 700ms, checkpointInterval: 50, "
+    "fastReads: true}\n"
 )
 SIGNERS = {f"demo-{i}": Ed25519Signer(bytes([i + 1]) * 32) for i in range(4)}
 
@@ -82,6 +83,7 @@ def test_the_record_says_what_the_manifest_says(layout: Layout) -> None:
     assert record.clients[0].key == Ed25519Signer.load(layout.root / "client.key").public_key
     assert record.parameters.request_timeout_ms == 700
     assert record.parameters.checkpoint_interval == 50
+    assert record.parameters.fast_reads
     assert record.members[2].client.startswith("http://127.0.0.1:")
 
 

@@ -67,7 +67,7 @@ def scenario(driver: Driver) -> None:
     driver.one(envelope(bob, 3, CloseSession(), signer=BOB))
 
 
-GOLDEN = "9e1e7a9d49ecf12b271695df87bd39abaf1d9c0dcbfc037fff016f19e031a55e"
+GOLDEN = "f30f212bad3838043d35d2ceec8d1d39e9a744b1715b571e6885a6eb90b7ad86"
 
 
 def test_golden_digest() -> None:
