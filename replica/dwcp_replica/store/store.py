@@ -10,7 +10,7 @@ All that is remembered is in `Records`, under keys that start with the kind of r
 
     00  index, agreed time and counters      03  which machine a user embeds
     01  a session                            04  what that machine keeps
-    02  a kept reply                         10  a version of a key
+    02  a kept reply                         10 to 16  keys and leases (layout.py)
 """
 
 from __future__ import annotations
@@ -34,13 +34,10 @@ from dwcp.wire.operations import (
     CloseSession,
     Command,
     CommandResult,
-    DeleteRangeRequest,
     EnvelopeFailure,
     Failure,
     OpenSession,
     Operation,
-    PutRequest,
-    RangeRequest,
     Result,
     SessionClosed,
     SessionOpened,
@@ -48,8 +45,8 @@ from dwcp.wire.operations import (
     reads_only,
 )
 from dwcp.wire.records import EpochRecord
+from dwcp_replica.store.keystore import KeyLimits, KeyStore
 from dwcp_replica.store.machine import Embedded, Moment, StateMachine
-from dwcp_replica.store.mvcc import Mvcc, answer_bytes
 from dwcp_replica.store.records import MemoryRecords, StateRecords, Target
 from dwcp_replica.store.refusals import Refusal, check_shape, malformed, too_large
 from dwcp_replica.store.sessions import (
@@ -86,8 +83,8 @@ class StoreLimits:
     envelope_bytes: int = MAX_ENVELOPE_BYTES
     envelope_operations: int = MAX_ENVELOPE_OPERATIONS
     envelope_keys: int = 200_000
-    quota_bytes: int = 2 * 1024**3
     answer_bytes: int = 8 * 1024**2
+    keys: KeyLimits = field(default_factory=KeyLimits)
     sessions: SessionLimits = field(default_factory=SessionLimits)
 
 
@@ -116,8 +113,6 @@ class _Root(Struct, frozen=True, array_like=True):
     genesis: bytes
     applied_index: int
     stamp_ms: int
-    revision: int
-    stored_bytes: int
     next_session: int
 
 
@@ -156,6 +151,11 @@ class Store:
         """The newest revision of the keys."""
         return self._keys.revision
 
+    @property
+    def next_due_ms(self) -> int | None:
+        """The agreed time from which an entry is wanted even if no client asks for anything."""
+        return None if self.held.target is not None else self._keys.next_due_ms(self.stamp_ms)
+
     def apply(self, index: int, batch: Batch) -> tuple[Outcome, ...]:
         """Execute the batch of log entry `index`: one outcome per envelope, in order."""
         return tuple(self.steps(index, batch))
@@ -167,9 +167,10 @@ class Store:
         assert index == self.applied_index + 1, f"entry {index} after {self.applied_index}"
         assert not self.in_entry, f"entry {index} before the last one was executed to its end"
         self.applied_index = index
-        self.stamp_ms = max(self.stamp_ms, batch.stamp_ms)
-        self._sessions.collect(self.stamp_ms)
         self.in_entry = True
+        before_ms, self.stamp_ms = self.stamp_ms, max(self.stamp_ms, batch.stamp_ms)
+        self._keys.advance(before_ms, self.stamp_ms)
+        self._sessions.collect(self.stamp_ms)
         for envelope in batch.envelopes:
             yield self._execute(envelope)
         self.in_entry = False
@@ -257,7 +258,8 @@ class Store:
 
     def _save(self) -> None:
         """Write into the records what is kept outside of them for speed."""
-        for key, record in (*self._keys.drain_changes(), *self._sessions.drain_changes()):
+        self._keys.save()
+        for key, record in self._sessions.drain_changes():
             if record is None:
                 self.held.remove(key)
             else:
@@ -274,18 +276,16 @@ class Store:
                 self._genesis,
                 self.applied_index,
                 self.stamp_ms,
-                self._keys.revision,
-                self._keys.stored_bytes,
                 self._sessions.next_number,
             )
         )
 
     def _load(self) -> None:
         """Be what the records say; the initial state where they say nothing."""
-        self._keys = Mvcc(self._limits.quota_bytes)
         self._sessions = Sessions(self._limits.sessions)
         self.applied_index = self._start_index
         self.stamp_ms = 0
+        self._keys = KeyStore(self.held, self._limits.keys)
         if self.held.target is not None:
             return
         record = self.held.get(_ROOT)
@@ -297,10 +297,8 @@ class Store:
                 )
             self.applied_index = root.applied_index
             self.stamp_ms = root.stamp_ms
-            self._keys.revision = root.revision
-            self._keys.stored_bytes = root.stored_bytes
+            self._keys.resume(self.stamp_ms)
             self._sessions.next_number = root.next_session
-            self._keys.load(self.held)
             self._sessions.load(self.held)
         if self._machine is not None:
             self._machine.load()
@@ -367,10 +365,10 @@ class Store:
     def _run(self, fresh: Fresh, client: bytes, body: EnvelopeBody, request: bytes) -> Outcome:
         results: list[Result] = []
         left_bytes = self._limits.answer_bytes
-        work_max = self._keys.looked_at + self._limits.envelope_keys
+        work_max = self._keys.keys.looked_at + self._limits.envelope_keys
         for operation in body.operations:
             closes = isinstance(operation, CloseSession)
-            if self._keys.looked_at > work_max and not closes:
+            if self._keys.keys.looked_at > work_max and not closes:
                 results.append(_too_much_work(self._limits.envelope_keys))
                 continue
             result, used_bytes = self._run_one(operation, client, left_bytes)
@@ -387,14 +385,7 @@ class Store:
 
     def _run_one(self, operation: Operation, client: bytes, left_bytes: int) -> tuple[Result, int]:
         """The result of one operation, and how much of the envelope's answer it takes."""
-        result: Result
         match operation:
-            case PutRequest():
-                result = self._keys.put(operation, left_bytes)
-            case RangeRequest():
-                result = self._keys.range(operation, left_bytes)
-            case DeleteRangeRequest():
-                result = self._keys.delete_range(operation, left_bytes)
             case Command(payload):
                 return self._command(payload, client, left_bytes)
             case CloseSession():
@@ -402,8 +393,7 @@ class Store:
             case OpenSession():
                 raise AssertionError("an OpenSession inside a session was not refused")
             case _:
-                result = Failure(12, "not supported yet")
-        return result, answer_bytes(result)
+                return self._keys.execute(operation, left_bytes)
 
     def _command(self, payload: bytes, client: bytes, left_bytes: int) -> tuple[Result, int]:
         if self._machine is None:

@@ -12,7 +12,7 @@ from dwcp_replica.store import Outcome, Store, StoreLimits
 
 ALICE = Ed25519Signer(b"a" * 32)
 BOB = Ed25519Signer(b"b" * 32)
-ROOT, SESSION, REPLY, VERSION = b"\x00", b"\x01", b"\x02", b"\x10"
+ROOT, SESSION, REPLY, EVENT = b"\x00", b"\x01", b"\x02", b"\x13"
 """Kinds of records."""
 NOW_MS = 1_700_000_000_000
 

@@ -24,10 +24,10 @@ from dwcp_replica.store.sessions import ANSWER_DROPPED
 from replica.store.driver import (
     ALICE,
     BOB,
+    EVENT,
     NOW_MS,
     ROOT,
     SESSION,
-    VERSION,
     Driver,
     envelope,
     open_envelope,
@@ -317,5 +317,5 @@ def test_no_delivery_executes_an_envelope_twice(steps: list[tuple[int, int, int]
         if not outcome.duplicate and isinstance(results_of(outcome)[0], PutResponse):
             assert accepted.setdefault(sequence, content) == content
     driver.one(envelope(session, 60, DeleteRangeRequest(b"\0", b"\0", prev_kv=True)))
-    read = [r for n, r in driver.store.records() if n.startswith(VERSION)]
+    read = [r for n, r in driver.store.records() if n.startswith(EVENT)]
     assert len(read) == 2 * len(accepted)

@@ -13,15 +13,19 @@ from dwcp.identity import Ed25519Signer
 from dwcp.wire.envelope import Batch, Envelope, EnvelopeBody
 from dwcp.wire.operations import (
     CloseSession,
+    CompactionRequest,
+    Compare,
     DeleteRangeRequest,
     EnvelopeFailure,
     Failure,
+    LeaseGrantRequest,
     OpenSession,
     PutRequest,
     PutResponse,
     RangeRequest,
+    TxnRequest,
 )
-from dwcp_replica.store import RefusalReason, Store, StoreLimits
+from dwcp_replica.store import RefusalReason, Store, StoreLimits, layout
 from dwcp_replica.store.digest import Trie
 from dwcp_replica.store.records import MemoryNodes, MemoryRecords
 from replica.store.driver import (
@@ -32,7 +36,6 @@ from replica.store.driver import (
     REPLY,
     ROOT,
     SESSION,
-    VERSION,
     Driver,
     envelope,
     open_envelope,
@@ -43,6 +46,17 @@ from replica.store.driver import (
 PUT = PutRequest(b"k", b"v")
 OPEN = OpenSession(bytes(16), NOW_MS)
 DEEP = b"\x95\x01\x01\x00\x90" + b"\x91" * 100_000 + b"\xc0"
+
+
+ALL_OF_KEYS = {
+    layout.KEY_HEAD,
+    layout.LIVE,
+    layout.DEAD,
+    layout.EVENT,
+    layout.LEASE,
+    layout.DUE,
+    layout.ATTACHED,
+}
 
 
 def from_scratch(store: Store) -> bytes:
@@ -63,7 +77,12 @@ def scenario(driver: Driver) -> None:
         envelope(bob, 1, DeleteRangeRequest(b"k1", b"k3", prev_kv=True), signer=BOB),
         envelope(bob, 1, PUT, signer=BOB),
     )
-    driver.stamp_ms += 1000
+    driver.one(envelope(alice, 90, LeaseGrantRequest(ttl=5), LeaseGrantRequest(7, id=-1), acked=85))
+    leased = PutRequest(b"leased", b"v", lease=-1)
+    kept = TxnRequest((Compare(b"k6", "VALUE", "EQUAL", value=b"v83"),), (leased,), (PUT,))
+    driver.one(envelope(alice, 91, kept, CompactionRequest(40), acked=86))
+    driver.stamp_ms += 6000
+    driver.apply()
     driver.one(envelope(bob, 3, CloseSession(), signer=BOB))
 
 
@@ -103,13 +122,13 @@ def test_digest_sees_every_byte_of_every_record() -> None:
     driver = Driver()
     scenario(driver)
     records = dict(driver.store.records())
-    assert {key[:1] for key in records} == {VERSION, SESSION, REPLY, ROOT}
+    assert {key[:1] for key in records} == {ROOT, SESSION, REPLY, *ALL_OF_KEYS}
     tree = Trie(MemoryNodes())
     tree.update(dict(records))
     right = tree.root()
     assert right == driver.store.digest()
     for key, record in records.items():
-        for position in {0, len(record) // 2, len(record) - 1}:
+        for position in {0, len(record) // 2, len(record) - 1} if record else ():
             wrong = bytearray(record)
             wrong[position] ^= 0x40
             tree.update({key: bytes(wrong)})
@@ -139,7 +158,8 @@ def test_records_that_go_leave_the_digest() -> None:
     driver.stamp_ms += 60 * 60_000
     driver.apply()
     assert_digest()
-    assert {key[:1] for key, _ in driver.store.records()} == {VERSION, ROOT}
+    kinds = {key[:1] for key, _ in driver.store.records()}
+    assert kinds == {ROOT, layout.KEY_HEAD, layout.LIVE, layout.EVENT}
 
 
 OPERATIONS = st.one_of(
@@ -150,6 +170,9 @@ OPERATIONS = st.one_of(
         key=st.sampled_from([b"a", b"b"]),
         range_end=st.sampled_from([b"", b"c"]),
     ),
+    st.builds(LeaseGrantRequest, st.integers(0, 900), st.integers(0, 2)),
+    st.builds(PutRequest, key=st.sampled_from([b"a", b"d"]), lease=st.integers(1, 2)),
+    st.builds(CompactionRequest, st.integers(1, 5)),
     st.just(CloseSession()),
 )
 EVENTS = st.lists(
