@@ -38,6 +38,7 @@ from dwcp.wire.operations import (
     Failure,
     OpenSession,
     Operation,
+    RangeRequest,
     Result,
     SessionClosed,
     SessionOpened,
@@ -200,9 +201,9 @@ class Store:
         assert self.held.target is None, "the state is being fetched"
         results: list[Result] = []
         left_bytes = self._limits.answer_bytes
-        work_max = self._keys.looked_at + self._limits.envelope_keys
+        work_max = self._keys.keys.looked_at + self._limits.envelope_keys
         for operation in operations:
-            if self._keys.looked_at > work_max:
+            if self._keys.keys.looked_at > work_max:
                 results.append(_too_much_work(self._limits.envelope_keys))
                 continue
             result, used_bytes = self._run_one(operation, client, left_bytes)
