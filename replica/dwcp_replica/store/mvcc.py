@@ -350,23 +350,20 @@ class Mvcc:
             jump=new_tip.jump,
             history=b"" if self._sub else self.head.history,
         )
-        data = encode(event)
         records = self._records
-        records.set(event_key(revision, self._sub), data)
+        records.set(event_key(revision, self._sub), encode(event))
         if now is None:
             records.remove(LIVE + key)
             records.set(DEAD + key, encode(new_tip))
             self.head.stored_bytes += _version_bytes(key, b"")
-            newest = b""
         else:
-            newest = encode(Live(now, new_tip))
-            records.set(LIVE + key, newest)
+            records.set(LIVE + key, encode(Live(now, new_tip)))
             if dead is not None:
                 records.remove(DEAD + key)
         self._attach(
             key, 0 if previous is None else previous.lease, 0 if now is None else now.lease
         )
-        self.head.history = sha256(self.head.history + data + newest).digest()
+        self.head.history = sha256(self.head.history + encode((key, now))).digest()
         self._sub += 1
 
     def _attach(self, key: bytes, old: int, new: int) -> None:
