@@ -86,7 +86,7 @@ def scenario(driver: Driver) -> None:
     driver.one(envelope(bob, 3, CloseSession(), signer=BOB))
 
 
-GOLDEN = "f30f212bad3838043d35d2ceec8d1d39e9a744b1715b571e6885a6eb90b7ad86"
+GOLDEN = "5fcc31a8b496b762c16ca78570f4ab812ce1f0a58c12c323eb909ab8e270f54c"
 
 
 def test_golden_digest() -> None:
