@@ -153,16 +153,23 @@ def _sentence(summary: dict[str, object]) -> str:
 @click.option("--seed", type=int, help="The first life (default: a new one).")
 @click.option("--replicas", type=REPLICAS, help="Members (default: by the seed).")
 @click.option("--operations", default=20, show_default=True, help="Client operations in a life.")
+@click.option("--write", type=click.Path(path_type=Path), help="Put the summary into this page.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
 def campaign(
-    seconds: float, seed: int | None, replicas: str | None, operations: int, output: str
+    seconds: float,
+    seed: int | None,
+    replicas: str | None,
+    operations: int,
+    write: Path | None,
+    output: str,
 ) -> None:
     """Live one life after the other until the time is over."""
     from dwcp_replica.sim.campaign import campaign as run
+    from dwcp_replica.sim.campaign import write_summary
 
     first = secrets.randbits(32) if seed is None else seed
     n = int(replicas) if replicas else None
-    began_s = time.monotonic()
+    began_s, begun_at = time.monotonic(), commit()
 
     def failed(found: Failed) -> None:
         click.echo(f"seed {found.seed}: {found.what}", err=True)
@@ -173,9 +180,11 @@ def campaign(
     shown = asdict(summary) | {
         "seconds": round(spent_s, 1),
         "runs_per_minute": round(60 * summary.runs / spent_s) if spent_s else 0,
-        "commit": commit(),
+        "commit": begun_at,
     }
     click.echo(json.dumps(shown) if output == "json" else _sentence(shown))
+    if write is not None:
+        write.write_text(write_summary(write.read_text(), summary, spent_s, begun_at))
     sys.exit(1 if summary.violations else 0)
 
 

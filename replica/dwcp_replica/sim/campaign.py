@@ -8,6 +8,7 @@ from typing import Final
 
 from dwcp_replica.sim.checks import Violation
 from dwcp_replica.sim.host import BROKEN
+from dwcp_replica.sim.page import rewritten
 from dwcp_replica.sim.run import Report, Simulation
 from dwcp_replica.sim.scenario import Scenario, derive
 
@@ -66,6 +67,10 @@ class Summary:
         self.messages_refused += report.refused
         self.recovered_ms_max = max(self.recovered_ms_max, report.recovered_ms)
 
+    def groups(self) -> dict[str, dict[str, int]]:
+        """Lives by what was in them."""
+        return {"replicas": self.by_replicas, "lie": self.by_liar, "fault": self.by_fault}
+
 
 def _count(counts: dict[str, int], names: Iterable[str]) -> None:
     for name in names:
@@ -119,3 +124,38 @@ def replay(scenario: Scenario, n: int | None = None) -> str:
     if scenario.weather != own.weather or scenario.uneven != own.uneven:
         words.append("--calm")
     return " ".join(words)
+
+
+def write_summary(page: str, summary: Summary, seconds: float, commit: str) -> str:
+    """The page with this campaign's summary between its marks; `commit` is what was run."""
+    words = f"dwcp sim campaign --seconds {seconds:.0f} --write docs/assurance.md"
+    a_minute = 60 * summary.runs / seconds
+    head = (
+        f"{summary.runs:,} lives in {seconds:,.0f} s ({a_minute:,.0f} a minute), "
+        f"{summary.violations} violations, first seed {summary.first_seed}, at commit {commit} "
+        f"(`{words}`)."
+    )
+    rows = {
+        "with a crash or a view change": summary.with_crash_or_view_change,
+        "with a view change": summary.with_view_changes,
+        "with a crash": summary.with_crashes,
+        "with liars": summary.with_liars,
+        "in which somebody was convicted": summary.with_evidence,
+        "with Ed25519 and encoded frames": summary.with_real_signatures,
+        "operations answered": summary.operations,
+        "entries made final": summary.entries_final,
+        "messages refused": summary.messages_refused,
+        "virtual ms to recover, at most": summary.recovered_ms_max,
+    }
+    lines = [f"| {name} | {value:,} |" for name, value in rows.items()]
+    lines += [f"| by {name} | {_counted(counts)} |" for name, counts in summary.groups().items()]
+    lines += [f"| **violation** | `{found.replay}` |" for found in summary.failures]
+    return rewritten(page, "campaign", "\n".join([head, "", "| | |", "|---|---|", *lines]))
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdigit() else (0, name)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {counts[name]:,}" for name in sorted(counts, key=_natural))

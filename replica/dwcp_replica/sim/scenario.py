@@ -21,6 +21,8 @@ REAL_EVERY: Final = 20
 """Every so manieth seed runs with Ed25519 and encoded frames."""
 
 CLIENTS: Final = 3
+SIZES: Final = ((4, 0.94), (7, 0.98), (10, 0.99), (13, 1.0))
+"""How many members a life has, and up to which draw: large clusters are slow, and rarely needed."""
 
 
 class _Timed:
@@ -136,7 +138,8 @@ class Scenario:
 def derive(seed: int, n: int | None = None, operations: int = 20) -> Scenario:
     """The life that `seed` decides."""
     dice = Random(f"{seed}/cluster")
-    n = n or (4 if dice.random() < 0.94 else 7)
+    drawn = dice.random()
+    n = n or next(size for size, upto in SIZES if drawn < upto)
     budget = list(range(n))
     Random(f"{seed}/faulty").shuffle(budget)
     budget = budget[: faults(n)]

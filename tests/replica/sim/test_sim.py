@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from dwcp_replica.sim.campaign import Failed, campaign
+from dwcp_replica.sim.campaign import Failed, Summary, campaign, write_summary
+from dwcp_replica.sim.page import marks
 from dwcp_replica.sim.planting import Setting
 from dwcp_replica.sim.registry import LIARS
 from dwcp_replica.sim.run import Report, Simulation, simulate
@@ -52,6 +53,7 @@ def test_every_seed_has_a_crash_or_a_silent_primary() -> None:
 def test_every_lie_and_fault_is_drawn_and_never_more_than_f_are_faulty() -> None:
     lives = [derive(seed) for seed in range(800)]
     assert {lie for life in lives for lie in life.liars.values()} == set(LIARS)
+    assert {life.n for life in lives} == {4, 7, 10, 13}
     kinds = {type(fault) for life in lives for fault in life.faults}
     assert kinds == {Crash, Cut, Slow, Full, Lose, Rot, Amnesia}
     assert all(len(life.faulty) <= (life.n - 1) // 3 for life in lives)
@@ -124,3 +126,22 @@ def test_a_member_without_its_volume_does_not_come_back() -> None:
     life = Simulation(Setting(n=4, liars={}, faults=(Amnesia(0, 300),)).scenario(4))
     assert life.run().operations == 20
     assert not life.hosts[0].up
+
+
+def test_a_campaign_is_written_between_its_marks() -> None:
+    lived: list[int] = []
+    summary = campaign(5, lambda count: lived.append(count) or count == 3, lambda _: None)  # type: ignore[func-returns-value]
+    begin, end = marks("campaign")
+    page = write_summary(f"a\n{begin}\nold\n{end}\nb\n", summary, 6.0, "abc1234")
+    assert "3 lives in 6 s (30 a minute), 0 violations, first seed 5, at commit abc1234" in page
+    assert f"| operations answered | {summary.operations} |" in page
+    assert "old" not in page
+    assert page.endswith("b\n")
+
+
+def test_a_failed_life_is_written_with_its_replay() -> None:
+    summary = Summary(1, runs=1, violations=1)
+    summary.failures.append(Failed(1, "Violation: agreement: ...", "dwcp sim --seed 1"))
+    page = write_summary("\n".join(marks("campaign")), summary, 1.0, "abc1234")
+    assert "1 violations" in page
+    assert "`dwcp sim --seed 1`" in page
