@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
+
+import msgspec
 
 OUTCOMES = ("undecodable", "refused", "same", "of no consequence", "a request")
 """Not a message; refused with a counted reason; means what the original meant; changed nothing;
@@ -29,6 +32,37 @@ def mutated(frame: bytes, draw: Random) -> bytes:
         if not data:
             return b"\x00"
     return bytes(data)
+
+
+def smallest(shape: Any) -> Any:
+    """The smallest value of a message's type, field by field."""
+    return msgspec.convert(_plain(msgspec.inspect.type_info(shape)), shape, strict=False)
+
+
+def _plain(info: Any) -> Any:
+    """The same as plain containers and numbers, which `convert` takes."""
+    match info:
+        case msgspec.inspect.StructType():
+            values = [_plain(field.type) for field in info.fields]
+            names = [field.encode_name for field in info.fields]
+            tag = [] if info.tag is None else [info.tag]
+            if info.array_like:
+                return [*tag, *values]
+            return dict(zip(names, values, strict=True))
+        case msgspec.inspect.UnionType(types):
+            return None if info.includes_none else _plain(types[0])
+        case msgspec.inspect.LiteralType(values):
+            return values[0]
+        case msgspec.inspect.VarTupleType():
+            return [_plain(info.item_type)] * (info.min_length or 0)
+        case msgspec.inspect.BytesType() | msgspec.inspect.StrType():
+            size = info.min_length or 0
+            return bytes(size) if isinstance(info, msgspec.inspect.BytesType) else "x" * size
+        case msgspec.inspect.IntType():
+            return info.ge or 0
+        case msgspec.inspect.BoolType():
+            return False
+    raise TypeError(f"no smallest value of {info}")
 
 
 @dataclass

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from random import Random
+from typing import get_args
 
 import pytest
 
+from dwcp.wire.peer import PeerMessage
+from dwcp_replica.core.effects import MessageRefused, Received
 from replica.core.conversation import Conversation
-from replica.core.interference import KINDS, LIVES, Interference
-from replica.mutations import Tally
+from replica.core.interference import KINDS, LIVES, Interference, Make
+from replica.mutations import Tally, smallest
 
 FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "600"))
 SEED = int(os.environ.get("DWCP_FUZZ_SEED", "20261122"))
@@ -30,8 +34,20 @@ def test_mutated_frames_change_nothing() -> None:
         assert tally.counts[kind]["refused"] > FRAMES // 50, f"{kind}: no check was reached"
 
 
+def test_kinds_that_occur_in_no_life_are_refused() -> None:
+    """A kind that is new in the union must be mutated, or be of no use to anybody."""
+    for kind in get_args(PeerMessage):
+        if kind.__name__ in KINDS:
+            continue
+        engine = Conversation().replicas[0]
+        before = engine.standing()
+        ready = engine.step(Received(1, smallest(kind)))
+        assert any(isinstance(event, MessageRefused) for event in ready.events), kind
+        assert (ready.persist, ready.send, ready.apply) == ([], [], []), kind
+        assert engine.standing() == before, kind
+
+
 @pytest.mark.parametrize("live", LIVES, ids=lambda live: live.__name__)
-def test_the_lives_are_those_of_a_cluster_at_peace(live: object) -> None:
+def test_the_lives_are_those_of_a_cluster_at_peace(live: Callable[[Make], None]) -> None:
     """Without interference they end as with it."""
-    assert callable(live)
     live(lambda interval: Conversation(interval=interval, timeout_ms=400))
