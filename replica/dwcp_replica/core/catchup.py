@@ -53,12 +53,18 @@ def patience_ms(core: Core) -> int:
     return max(FETCH_AGAIN_MS, core.record.parameters.request_timeout_ms // 2)
 
 
+def stalled_ms(core: Core) -> int:
+    """How long nothing may become final before a replica fetches: it must not give its primary up
+    for what only it has lost."""
+    return min(FETCH_AGAIN_MS, core.record.parameters.request_timeout_ms // 2)
+
+
 def wanted_from(core: Core, status: Status) -> int | None:
     """From where on a peer that stands there could help; None when it is not needed.
 
     A small gap is closed by the votes that are on their way: only a stalled one needs fetching.
     """
-    stalled = not core.active or core.now_ms - core.progress_ms >= FETCH_AGAIN_MS
+    stalled = not core.active or core.now_ms - core.progress_ms >= stalled_ms(core)
     if status.final > core.final and (stalled or status.final > core.log.last):
         return core.final + 1
     if core.low < status.stable <= core.final and stalled:
