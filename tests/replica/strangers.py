@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from client.members import Members
+from client.members import Members, results
+from client.test_reads import Asking
 from client.world import World
 from dwcp.connection import ClientHello, ServerHello, client_hello
 from dwcp.identity import Ed25519Verifier
@@ -30,8 +31,9 @@ from dwcp.wire.envelope import (
     batch_digest,
     envelope_signing_bytes,
 )
-from dwcp.wire.operations import DeleteRangeRequest, PutRequest, RangeRequest
+from dwcp.wire.operations import DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse
 from dwcp.wire.peer import Entry, Header, PrePrepare
+from dwcp.wire.query import Query, QueryBody, QueryReply, query_signing_bytes
 from dwcp.wire.records import (
     EpochRecord,
     Identity,
@@ -41,7 +43,7 @@ from dwcp.wire.records import (
 )
 from dwcp_operator.local.probe import Answer, Probe, ProbeError, StatusBody, checked_genesis
 from dwcp_replica.api import connect
-from dwcp_replica.api.envelopes import decode_envelope
+from dwcp_replica.api.envelopes import decode_request
 from dwcp_replica.api.host import GenesisRefusedError
 from dwcp_replica.core.effects import MessageRefused, Received
 from dwcp_replica.durable import DataDirectory
@@ -97,8 +99,14 @@ def client_side(path: Path) -> list[Target]:
         encode(EnvelopeBody(2**40, 9, 1, (PutRequest(b"k", bytes(200)),) * 3)),
     ]
     frames = [encode(signed(replica.genesis, body)) for body in bodies]
+    reads = [
+        encode(QueryBody(bytes(16), (RangeRequest(b"a", b"b"), RangeRequest(b"c", limit=3)))),
+        encode(QueryBody(bytes(range(16)), (RangeRequest(b"key", keys_only=True),))),
+    ]
+    queries = [encode(asked(replica.genesis, body)) for body in reads]
     return [
-        Target("Envelope", frames, Envelopes(replica, frames).take),
+        Target("Envelope", frames, Requests(replica, frames).take),
+        Target("Query", queries, Requests(replica, queries).take),
         Target("EnvelopeBody", bodies, SignedBodies(replica.genesis).take),
     ]
 
@@ -108,22 +116,30 @@ def signed(genesis: EpochRecord, body: bytes) -> Envelope:
     return Envelope(CLIENT.public_key, body, sig)
 
 
+def asked(genesis: EpochRecord, body: bytes) -> Query:
+    sig = CLIENT.sign(query_signing_bytes(genesis.hash(), body))
+    return Query(CLIENT.public_key, body, sig)
+
+
 @dataclass
-class Envelopes:
+class Requests:
     """A running replica's admission: every refusal is answered and counted."""
 
     replica: RunningReplica
     genuine: list[bytes]
 
     def take(self, frame: bytes) -> str:
-        envelope = decode_envelope(frame)
-        if not isinstance(envelope, Envelope):
+        asked = decode_request(frame)
+        if not isinstance(asked, Envelope | Query):
             return "undecodable"
-        if encode(envelope) in self.genuine:
+        if encode(asked) in self.genuine:
             return "same"
         found: list[object] = []
         before = self._refused()
-        self.replica.admission.admit(envelope, found.append)
+        if isinstance(asked, Envelope):
+            self.replica.admission.admit(asked, found.append)
+        else:
+            self.replica.admission.ask(asked, found.append)
         assert isinstance(found[0], Rejected), found
         assert self._refused() == before + 1, "a refusal was not counted"
         assert not len(self.replica.engine.inbox), "the engine must not hear of it"
@@ -274,6 +290,7 @@ def answers() -> list[Target]:
         Answers("Reply").target(),
         Answers("Busy").target(),
         Answers("Rejected").target(),
+        QueryAnswers().target(),
     ]
 
 
@@ -328,6 +345,33 @@ class Answers:
         for frame, member in self.genuine.items():
             core.received(member, self._decode(frame), self.world.now_ms)
         return bool(core.poll(self.world.now_ms).outcomes)
+
+
+class QueryAnswers:
+    """A client that waits for the answer to a query, and hears only changed ones."""
+
+    def __init__(self) -> None:
+        self.asking = Asking()
+        self.ticket, query = self.asking.ask(RangeRequest(b"key"))
+        content = results(RangeResponse())
+        replies = [self.asking.members.query_reply(m, query, content) for m in range(4)]
+        self.genuine = [encode(reply) for reply in replies]
+        self._decode = decoder_of(ReplicaMessage)
+
+    def target(self) -> Target:
+        return Target("QueryReply", self.genuine, taken_or_not(self._decode, self.judge))
+
+    def judge(self, message: ReplicaMessage) -> str:
+        hinted = isinstance(message, QueryReply)  # the view is a hint that no signature covers
+        if hinted and encode(msgspec.structs.replace(message, view=1)) in self.genuine:
+            return "same"
+        core = self.asking.core
+        before = core.refused.total()
+        core.received(min(getattr(message, "member", 0), 3), message, self.asking.now_ms)
+        self.asking.poll()
+        assert self.ticket not in self.asking.outcomes, message
+        assert not self.asking.lies, message
+        return "refused" if core.refused.total() > before else "of no consequence"
 
 
 # --- the genesis, at a waiting replica ---------------------------------------------------------

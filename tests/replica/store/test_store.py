@@ -86,7 +86,7 @@ def scenario(driver: Driver) -> None:
     driver.one(envelope(bob, 3, CloseSession(), signer=BOB))
 
 
-GOLDEN = "5fcc31a8b496b762c16ca78570f4ab812ce1f0a58c12c323eb909ab8e270f54c"
+GOLDEN = "85830ccb4b469d0f01bbdc44aebf40065ca90156f87e6dd3c0782473eec44237"
 
 
 def test_golden_digest() -> None:
