@@ -42,6 +42,7 @@ from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import Envelope
 from dwcp.wire.epochs import EpochMessage
 from dwcp.wire.signing import Count, Hash, Scope, Signature, digest
+from dwcp.wire.state import StateMessage
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A longer frame closes the connection and is counted."""
@@ -50,7 +51,8 @@ __all__ = [
     "MAX_FRAME_BYTES", "Bodies", "Certificate", "CheckpointVote", "Commit", "DoubleVote",
     "Election", "ElectionRef", "Elections", "Entries", "Entry", "EpochMessage", "Equivocation",
     "Evidence", "Fetch", "FetchBodies", "FetchElections", "Fork", "Forward", "Header", "Index",
-    "MemberId", "NewView", "PeerMessage", "PrePrepare", "Prepare", "Status", "TermStart", "View",
+    "MemberId", "NewView", "PeerMessage", "PrePrepare", "Prepare", "StateMessage", "Status",
+    "TermStart", "View",
     "ViewChange", "VoteKind", "VoteSig", "decode_message", "encode_message",
     "vote_signing_bytes",
 ]  # fmt: skip
@@ -221,6 +223,7 @@ PeerMessage = (
     | Status
     | Fetch
     | Entries
+    | StateMessage
     | FetchBodies
     | Bodies
     | FetchElections

@@ -18,7 +18,7 @@ from dwcp.wire.envelope import (
     envelope_signing_bytes,
 )
 from dwcp.wire.peer import Certificate, Election, Entries, Entry, Fetch, Status
-from dwcp_replica.core import checkpoints, election_book, evidence
+from dwcp_replica.core import checkpoints, election_book, evidence, state_source, transfer
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.state import Core
 
@@ -38,6 +38,10 @@ def envelope_holds(core: Core, envelope: Envelope) -> bool:
 
 def pursue(core: Core) -> None:
     """Ask one peer that is further for what is missing; another one when no answer comes."""
+    if core.transfer is not None:
+        transfer.pursue(core)
+    elif core.stateless and core.stable is None:
+        transfer.ask_checkpoint(core)
     starts = {m: start for m, s in core.peers.items() if (start := wanted_from(core, s))}
     waited = core.fetch_since_ms
     if not starts or (waited is not None and core.now_ms - waited < patience_ms(core)):
@@ -82,6 +86,8 @@ def on_fetch(core: Core, sender: int, message: Fetch) -> None:
         return core.refuse(sender, message, "epoch")
     if message.start > core.final:
         return None
+    if message.start <= core.log.base.index:
+        return state_source.show_checkpoint(core, sender)
     entries, size = run_from(core, message.start)
     last = entries[-1].header.index
     certificate = certificate_from(core, last)
@@ -168,6 +174,8 @@ def chain_fault(core: Core, message: Entries) -> str | None:
     first = message.entries[0].header
     if first.index > core.final + 1:
         return "gap"
+    if first.index <= core.log.base.index:
+        return "cut"
     prev = core.log.hash_at(first.index - 1)
     index = first.index
     for header in (*(entry.header for entry in message.entries), *message.links):

@@ -60,6 +60,7 @@ class Log:
     def __init__(self, base: Point, stamp_ms: int = 0) -> None:
         self.base = base
         self._base_stamp_ms = stamp_ms
+        self._base_body: bytes | None = None
         self._slots: list[Slot] = []
 
     @property
@@ -120,6 +121,28 @@ class Log:
         dropped = self._slots[offset:]
         del self._slots[offset:]
         return dropped
+
+    def cut(self, index: int) -> list[Slot]:
+        """Drop everything up to `index`, which becomes the base; returns it, lowest first."""
+        base, stamp_ms, body = self.point(index), self.stamp_at(index), self.body_at(index)
+        offset = index - self.base.index
+        dropped = self._slots[:offset]
+        del self._slots[:offset]
+        self.base, self._base_stamp_ms, self._base_body = base, stamp_ms, body
+        return dropped
+
+    def restart(self, base: Point, stamp_ms: int, body: bytes | None) -> list[Slot]:
+        """Go on from a place that is not held; returns all that was."""
+        dropped, self._slots = self._slots, []
+        self.base, self._base_stamp_ms, self._base_body = base, stamp_ms, body
+        return dropped
+
+    def body_at(self, index: int) -> bytes | None:
+        """The body of an entry that is held, or of the base where it is known."""
+        slot = self.slot(index)
+        if slot is not None:
+            return slot.entry.body
+        return self._base_body if index == self.base.index else None
 
     def slots(self, above: int, upto: int | None = None) -> list[Slot]:
         """The held entries with above < index <= upto, lowest first."""

@@ -2,27 +2,40 @@
 
 After every `checkpoint_interval` entries each replica signs the digest of its state. A quorum of
 equal digests is a stable checkpoint: it moves the water marks, and stands for its whole prefix
-wherever a chain is compared (epochs.md). It never moves back. Until state transfer is there the
-log below it is kept, since it is what a replica that lags is given.
+wherever a chain is compared (epochs.md). It never moves back. What it makes needless is collected
+(collection.py).
 """
 
 from __future__ import annotations
 
 from dwcp.wire.peer import Certificate, CheckpointVote, vote_signing_bytes
-from dwcp_replica.core import evidence
+from dwcp_replica.core import collection, evidence, transfer
 from dwcp_replica.core.certificates import Vote
-from dwcp_replica.core.effects import CertificateRecord, CheckpointStable, StateDiverged
+from dwcp_replica.core.effects import CheckpointStable, StateDiverged
 from dwcp_replica.core.state import Core
 
 
-def on_applied(core: Core, index: int, state: bytes | None) -> None:
-    """The state machine has executed up to `index`: vote when a checkpoint is due."""
+def on_applied(core: Core, index: int, state: bytes | None, saved: int = 0) -> None:
+    """The state machine has executed up to `index`: vote when a checkpoint is due.
+
+    A restart finds the state at `saved`.
+    """
     assert index > core.applied, f"applied went back: {core.applied} -> {index}"
     assert index <= core.final, "only final entries are executed"
     core.applied = index
+    core.saved = max(core.saved, saved)
+    if core.transfer is not None:
+        return  # what was executed before the state was given up
+    core.emit_final()
+    collection.collect(core)
     if index % core.interval:
         return
     assert state is not None, f"a checkpoint is due at {index}: its state digest is needed"
+    vote(core, index, state)
+
+
+def vote(core: Core, index: int, state: bytes) -> None:
+    """Sign the state after an executed entry, where it is not stable yet."""
     core.states[index] = state
     check_state(core, index)
     if index <= core.low or core.halted is not None:
@@ -86,22 +99,14 @@ def set_stable(core: Core, certificate: Certificate) -> None:
     if core.log.hash_at(header.index) != header.hash():
         core.checkpoint_waiting = certificate
         return
-    if header.index > core.final:
-        core.set_final(certificate)  # a quorum has executed it as final
-    core.stable = certificate
-    core.checkpoints[header.index] = certificate
-    core.persist(CertificateRecord(certificate))
-    core.checkpoint_votes.forget_upto(header.index)
-    core.checkpoint_headers = {
-        key: kept for key, kept in core.checkpoint_headers.items() if kept.index > header.index
-    }
-    for index in [i for i in core.ahead if i <= core.final]:
-        del core.ahead[index]
-    for index in [i for i in core.seen if i <= header.index]:
-        del core.seen[index]
+    collection.adopt_stable(core, certificate)
     core.emit(CheckpointStable(header.index, certificate.state))
     check_state(core, header.index)
     core.states = {index: state for index, state in core.states.items() if index > core.low}
+    if collection.is_far_behind(core) and core.shows_state:
+        stamp_ms, body = core.log.stamp_at(header.index), core.log.body_at(header.index)
+        transfer.begin(core, certificate, stamp_ms, body)
+    collection.collect(core)
 
 
 def check_state(core: Core, index: int) -> None:

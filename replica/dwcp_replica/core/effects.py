@@ -76,10 +76,14 @@ class ElectionRecord(Struct, frozen=True, array_like=True, tag="election"):
 
 
 class EnteredRecord(Struct, frozen=True, array_like=True, tag="entered"):
-    """I take part in the view of this election certificate; its first entry follows."""
+    """I take part in the view of this election certificate; its first entry follows.
+
+    `first` is that entry, where the log no longer reaches down to it.
+    """
 
     view: View
     election: Hash
+    first: Entry | None = None
 
 
 class EvidenceRecord(Struct, frozen=True, array_like=True, tag="evidence"):
@@ -88,8 +92,24 @@ class EvidenceRecord(Struct, frozen=True, array_like=True, tag="evidence"):
     evidence: Evidence
 
 
+class BaseRecord(Struct, frozen=True, array_like=True, tag="base"):
+    """The log starts above this place, which a stable checkpoint proves; what was below is cut.
+
+    `certificate` and `body` are those of this entry, where they are known: a member that lags is
+    shown them. `stamp_ms` is the agreed time there.
+    """
+
+    index: Count
+    hash: Hash
+    term: Count
+    stamp_ms: Count
+    certificate: Certificate | None
+    body: bytes = b""
+
+
 Record = (
     EntryRecord
+    | BaseRecord
     | CertificateRecord
     | BranchRecord
     | ViewChangeRecord
@@ -153,6 +173,30 @@ class StateDiverged:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferStarted:
+    """The state at a stable checkpoint is being fetched, since the log no longer leads there."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransferDone:
+    """The state at a checkpoint is here; `received_bytes` were taken from peers for it."""
+
+    index: int
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLied:
+    """`member` gave a part of the state that is not the certified one, and is not asked again."""
+
+    member: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Halted:
     """This replica must not go on: more than f members lied, or its own memory is wrong."""
 
@@ -166,6 +210,9 @@ Event = (
     | EvidenceFound
     | MessageRefused
     | StateDiverged
+    | TransferStarted
+    | TransferDone
+    | SourceLied
     | Halted
 )
 
@@ -183,15 +230,30 @@ class Outbound:
 
 @dataclass(slots=True)
 class Ready:
-    """What the shell must do, in field order: persist (and wait), then the rest."""
+    """What the shell must do, in field order: persist (and wait), then the rest.
+
+    `transfer`: after `apply`, make the state one that is being turned into that of this
+    checkpoint (index, state digest) and answer with TransferBegun; its parts are then written
+    through the state that the core was given. `transferred`: it is that state now; answer with
+    Restored.
+    """
 
     persist: list[Record] = field(default_factory=list)
     send: list[Outbound] = field(default_factory=list)
     apply: list[Entry] = field(default_factory=list)
+    transfer: tuple[int, bytes] | None = None
+    transferred: bool = False
     events: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.persist or self.send or self.apply or self.events)
+        return bool(
+            self.persist
+            or self.send
+            or self.apply
+            or self.transfer
+            or self.transferred
+            or self.events
+        )
 
 
 # --- inputs ----------------------------------------------------------------------------------
@@ -222,10 +284,28 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The state machine has executed up to `index`; `state` is its digest at a checkpoint."""
+    """The state machine has executed up to `index`; `state` is its digest at a checkpoint.
+
+    A restart finds the state at `saved` or above: the log is needed only from there on.
+    """
 
     index: int
     state: bytes | None
+    saved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferBegun:
+    """The state may be turned into that of the checkpoint at `index`: nothing executes now."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The state is that of the checkpoint at `index`, and a restart finds it."""
+
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +313,4 @@ class HandOver:
     """This replica is about to stop: give up the primary role."""
 
 
-Input = Tick | Received | Submit | Applied | HandOver
+Input = Tick | Received | Submit | Applied | TransferBegun | Restored | HandOver

@@ -117,6 +117,14 @@ class RequestPool:
         while len(self._executed) > EXECUTED_REMEMBERED_MAX:
             self._executed.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget what waits: it may have been executed where nobody looked. Clients ask again."""
+        for waiting in list(self._waiting.values()):
+            self._unqueue(waiting)
+            self._uncount(waiting)
+        self._waiting.clear()
+        self._in_log.clear()
+
     @property
     def has_unproposed(self) -> bool:
         """True when a request waits that is not in the log."""

@@ -18,7 +18,17 @@ from dwcp.wire.peer import (
 )
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
-from dwcp_replica.core import catchup, checkpoints, election_book, evidence, restore
+from dwcp.wire.state import FetchCheckpoint, FetchState, StableCheckpoint, StateChunk
+from dwcp_replica.core import (
+    catchup,
+    checkpoints,
+    collection,
+    election_book,
+    evidence,
+    restore,
+    state_source,
+    transfer,
+)
 from dwcp_replica.core.driver import Driver, Handler
 from dwcp_replica.core.effects import (
     Applied,
@@ -28,11 +38,15 @@ from dwcp_replica.core.effects import (
     Ready,
     Received,
     Record,
+    Restored,
     Submit,
     Tick,
+    TransferBegun,
 )
 from dwcp_replica.core.pbft import driver as pbft
+from dwcp_replica.core.restore import OwnState
 from dwcp_replica.core.state import Core
+from dwcp_replica.core.state_tree import StateTree
 
 DRIVERS: Final[dict[str, Callable[[], Driver]]] = {"pbft": pbft.driver}
 """By the protocol that an epoch record names."""
@@ -60,6 +74,11 @@ class Standing:
     pre_prepare_log_size: int
     prepare_log_size: int
     commit_log_size: int
+    log_base: int
+    saved: int
+    transfer: int | None
+    transfer_left: int
+    transfer_bytes: int
 
 
 class Replica:
@@ -67,6 +86,8 @@ class Replica:
 
     `records` is what the replica made durable before, in order. `mute` is the reason why it
     must not sign (a damaged log tail): it then learns and executes, and counts as one of f.
+    `own` is the state that a start has found, and `state` gives access to it; without them
+    everything is executed again from the start, and no state is shown or fetched.
     """
 
     def __init__(
@@ -78,17 +99,23 @@ class Replica:
         verifier: Verifier,
         records: Iterable[Record] = (),
         mute: str | None = None,
+        state: StateTree | None = None,
+        own: OwnState | None = None,
     ) -> None:
-        self._core = Core(genesis, me, signer, verifier, mute)
+        self._core = Core(genesis, me, signer, verifier, mute, state=state)
         self._started = False
         self._driver = DRIVERS[genesis.protocol]()
-        restore.replay(self._core, records, self._driver.resume)
+        restore.replay(self._core, records, self._driver.resume, own)
         self._handlers: dict[type[Any], Handler] = {
             CheckpointVote: checkpoints.on_checkpoint_vote,
             Equivocation: evidence.on_evidence,
             DoubleVote: evidence.on_evidence,
             Fetch: catchup.on_fetch,
             Entries: catchup.on_entries,
+            FetchCheckpoint: state_source.on_fetch_checkpoint,
+            StableCheckpoint: transfer.on_stable_checkpoint,
+            FetchState: state_source.on_fetch_state,
+            StateChunk: transfer.on_state_chunk,
             FetchElections: election_book.on_fetch_elections,
             **self._driver.handlers,
         }
@@ -102,6 +129,10 @@ class Replica:
             self._follow_up()
         ready, core.out = core.out, Ready()
         return ready
+
+    def durable(self) -> list[Record]:
+        """Records that stand for all those before: the log on disk may begin anew with them."""
+        return collection.durable(self._core)
 
     def deadline_ms(self) -> int | None:
         """When (core time, ms) the next Tick matters; None after a halt."""
@@ -129,6 +160,11 @@ class Replica:
             pre_prepare_log_size=core.log.last - core.low,
             prepare_log_size=len(core.prepares),
             commit_log_size=len(core.commits),
+            log_base=core.log.base.index,
+            saved=core.saved,
+            transfer=None if core.transfer is None else core.transfer.index,
+            transfer_left=0 if core.transfer is None else core.transfer.left,
+            transfer_bytes=0 if core.transfer is None else core.transfer.received_bytes,
         )
 
     def _dispatch(self, event: Input) -> None:
@@ -146,10 +182,15 @@ class Replica:
             case Received(sender, message):
                 self._receive(sender, message)
             case Submit(envelope):
-                if core.pool.add(envelope, core.now_ms):
+                has_state = core.transfer is None and not core.stateless
+                if has_state and core.pool.add(envelope, core.now_ms):
                     self._driver.submitted(core, envelope)
-            case Applied(index, state):
-                checkpoints.on_applied(core, index, state)
+            case Applied(index, state, saved):
+                checkpoints.on_applied(core, index, state, saved)
+            case TransferBegun(index):
+                transfer.on_begun(core, index)
+            case Restored(index):
+                transfer.on_restored(core, index)
             case HandOver():
                 self._driver.hand_over(core)
 

@@ -8,11 +8,13 @@ Restart), since it can not know what it had been about to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from dwcp.wire.peer import Certificate
-from dwcp_replica.core import evidence
+from dwcp.wire.peer import Certificate, Entry, NewView
+from dwcp_replica.core import checkpoints, evidence, transfer
 from dwcp_replica.core.chain import Point, Slot
 from dwcp_replica.core.effects import (
+    BaseRecord,
     BranchRecord,
     CertificateRecord,
     ElectionRecord,
@@ -26,22 +28,41 @@ from dwcp_replica.core.effects import (
 )
 from dwcp_replica.core.state import Core
 
+
+@dataclass(frozen=True, slots=True)
+class OwnState:
+    """The state that a start has found, at `applied`, with its digest.
+
+    None when it is no state: it was being turned into another one.
+    """
+
+    applied: int | None
+    digest: bytes
+
+
 STARTING_TIMEOUTS = 2
 """How many timeouts longer a replica that has just started waits to hear from a primary."""
 
 
-def replay(core: Core, records: Iterable[Record], resume: Callable[[Core, int], None]) -> None:
+def replay(
+    core: Core,
+    records: Iterable[Record],
+    resume: Callable[[Core, int], None],
+    own: OwnState | None = None,
+) -> None:
     """Bring the engine to where its records left it; emits only what must be executed again.
 
-    `resume` is the driver's part: it is given the view that was entered last.
+    `resume` is the driver's part: it is given the view that was entered last. `own` is the state
+    that was found; without one, everything is executed again from the log's base.
     """
     entered = 1
     finals: list[Certificate] = []
     for record in records:
         match record:
             case EntryRecord(entry):
-                core.log.truncate(entry.header.index - 1)
-                core.log.append(Slot.of(entry))
+                replay_entry(core, entry)
+            case BaseRecord():
+                replay_base(core, record, finals)
             case CertificateRecord(certificate):
                 replay_certificate(core, certificate, finals)
             case BranchRecord(entries):
@@ -52,17 +73,40 @@ def replay(core: Core, records: Iterable[Record], resume: Callable[[Core, int], 
                 digest = election.digest()
                 core.elections[digest] = (election, Point(index, hash_, term))
                 core.elections_saved.add(digest)
-            case EnteredRecord(view, digest):
+            case EnteredRecord(view, digest, first):
                 entered = view
                 core.entered_election, start = core.elections[digest]
                 core.view_start = start.index + 1
+                core.new_view = None if first is None else NewView(core.entered_election, first)
             case EvidenceRecord(proof):
                 liar = evidence.proven_liar(core.membership, proof)
                 assert liar is not None, "a kept proof holds"
                 core.evidence[liar] = EvidenceFound(liar, evidence.kind_of(proof), proof)
     resume(core, entered)
+    resume_state(core, own)
     resume_log(core, finals)
     core.out = Ready(apply=core.out.apply)
+
+
+def replay_entry(core: Core, entry: Entry) -> None:
+    """Take an entry; one at or below the base was written before the log began anew."""
+    index = entry.header.index
+    if index > core.log.base.index:
+        core.log.truncate(index - 1)
+        core.log.append(Slot.of(entry))
+
+
+def replay_base(core: Core, record: BaseRecord, finals: list[Certificate]) -> None:
+    """Begin the log anew above a place; what it holds above, on the same chain, stays."""
+    point = Point(record.index, record.hash, record.term)
+    if core.log.hash_at(point.index) == point.hash:
+        core.log.cut(point.index)
+    else:
+        core.log.restart(point, record.stamp_ms, record.body or None)
+        core.cc_branch = ()
+    core.final = core.emitted = max(core.final, point.index)
+    if record.certificate is not None:
+        replay_certificate(core, record.certificate, finals)
 
 
 def replay_certificate(core: Core, certificate: Certificate, finals: list[Certificate]) -> None:
@@ -78,14 +122,28 @@ def replay_certificate(core: Core, certificate: Certificate, finals: list[Certif
         core.checkpoints[header.index] = certificate
 
 
+def resume_state(core: Core, own: OwnState | None) -> None:
+    """Where execution goes on; a state that the log does not reach, or not from below, is none."""
+    base = core.log.base.index
+    applied = core.record.start_index if own is None else own.applied
+    if applied is None or not base <= applied <= core.log.last:
+        core.stateless = True
+        applied = base
+    elif own is not None and applied % core.interval == 0:
+        core.states[applied] = own.digest
+    core.applied = core.emitted = core.saved = applied
+    core.final = max(core.final, applied)  # only what was final was ever executed
+
+
 def resume_log(core: Core, finals: list[Certificate]) -> None:
     """What is known to be final is executed again, in order."""
-    for slot in core.log.slots(core.log.base.index):
+    for slot in core.log.slots(core.final):
         core.pool.proposed(slot.requests)
     for certificate in finals:
         header = certificate.header
         if header.index > core.final and core.log.hash_at(header.index) == header.hash():
             core.set_final(certificate)
+    core.emit_final()
     core.unsaved_final = None
     core.prepared = core.final
     cc = core.cc
@@ -101,3 +159,8 @@ def begin(core: Core) -> None:
     patience_ms = STARTING_TIMEOUTS * core.record.parameters.request_timeout_ms
     core.heard_ms = dict.fromkeys(range(core.n), core.now_ms + patience_ms)
     core.heartbeat_ms = core.now_ms
+    if core.stateless and core.stable is not None and core.shows_state:
+        stamp_ms, body = core.log.stamp_at(core.low), core.log.body_at(core.low)
+        transfer.begin(core, core.stable, stamp_ms, body)
+    elif (state := core.states.get(core.applied)) is not None:
+        checkpoints.vote(core, core.applied, state)  # said before, and perhaps not heard

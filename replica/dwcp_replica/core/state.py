@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES
 from dwcp.wire.peer import (
@@ -39,6 +39,10 @@ from dwcp_replica.core.effects import (
 from dwcp_replica.core.pending import RequestPool
 from dwcp_replica.core.quorum import faults
 
+if TYPE_CHECKING:
+    from dwcp_replica.core.state_tree import StateTree
+    from dwcp_replica.core.transfer import Transfer
+
 IN_FLIGHT_MAX: Final = 4
 """Entries that a leader has proposed and that are not final yet: enough to hide one round."""
 BATCH_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -64,9 +68,10 @@ class Core:
 
     def __init__(
         self, genesis: EpochRecord, me: int, signer: Signer, verifier: Verifier, mute: str | None,
-        record: EpochRecord | None = None,
+        record: EpochRecord | None = None, state: StateTree | None = None,
     ) -> None:  # fmt: skip
         record = record or genesis
+        self._state = state
         self.genesis = genesis
         self.record = record
         self.me = me
@@ -99,6 +104,9 @@ class Core:
         self.unsaved_final: Certificate | None = None
         self.applied = record.start_index
         self.emitted = record.start_index
+        self.saved = record.start_index
+        self.stateless = False
+        self.transfer: Transfer | None = None
         self.stable: Certificate | None = None
         self.checkpoints: dict[int, Certificate] = {}
         self.my_checkpoint: CheckpointVote | None = None
@@ -165,8 +173,20 @@ class Core:
 
     @property
     def leads(self) -> bool:
-        """True when this replica may propose."""
-        return self.active and self.primary == self.me and self.mute is None
+        """True when this replica may propose; without a state it can not tell what is new."""
+        has_state = self.transfer is None and not self.stateless
+        return self.active and self.primary == self.me and self.mute is None and has_state
+
+    @property
+    def state(self) -> StateTree:
+        """The replicated state, which a replica that serves or fetches it has."""
+        assert self._state is not None, "this engine was given no state"
+        return self._state
+
+    @property
+    def shows_state(self) -> bool:
+        """True when others may fetch the state from here."""
+        return self._state is not None
 
     @property
     def interval(self) -> int:
@@ -354,14 +374,36 @@ class Core:
         if self.log.hash_at(certificate.header.index) == certificate.header.hash():
             index = certificate.header.index
             self.final_certificate = self.unsaved_final = certificate
-        self.final = index
+        before, self.final = self.final, index
         self.prepared = max(self.prepared, index)
         self.progress_ms = self.now_ms
         self.attempts = 0
-        for slot in self.log.slots(self.emitted, index):
-            self.out.apply.append(slot.entry)
+        for slot in self.log.slots(before, index):
             self.pool.executed(slot.requests, self.now_ms)
-        self.emitted = index
+        self.emit_final()
+
+    def emit_final(self) -> None:
+        """Have executed what is final, not further ahead of execution than a window."""
+        if self.transfer is not None or self.stateless:
+            return
+        upto = min(self.final, self.applied + self.window)
+        for slot in self.log.slots(self.emitted, upto):
+            self.out.apply.append(slot.entry)
+        self.emitted = max(self.emitted, upto)
+
+    def restart_log(self, base: Point, stamp_ms: int, body: bytes | None) -> None:
+        """Go on from a stable checkpoint to which the log does not lead; what was held is gone."""
+        assert base.index >= self.final, f"restart at {base.index} below final {self.final}"
+        self.log.restart(base, stamp_ms, body)
+        self.pool.clear()
+        self.forget_votes()
+        self.switches = []
+        self.cc_branch = ()
+        self.final_certificate = self.unsaved_final = None
+        self.my_checkpoint = None
+        self.checkpoint_waiting = None
+        self.final = self.prepared = base.index
+        self.progress_ms = self.now_ms
 
     def save_final(self) -> None:
         """Write the newest final certificate down; it rides along, since peers can show it too."""

@@ -261,6 +261,14 @@ class LmdbRecords:
         self._nodes.held.clear()
         self._aim_held = False
 
+    def try_commit(self) -> bool:
+        """See store.records.StateRecords."""
+        try:
+            self.commit()
+        except DiskFull:
+            return False
+        return True
+
     def _try_write(self) -> bool:
         """Write what is held; False when the map is too small for it."""
         try:

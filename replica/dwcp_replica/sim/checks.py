@@ -25,6 +25,7 @@ from dwcp_replica.core.effects import (
     MessageRefused,
     Record,
     StateDiverged,
+    TransferDone,
     ViewChangeStarted,
     ViewEntered,
 )
@@ -50,9 +51,11 @@ class Checker:
         self.events: list[tuple[int, Event]] = []
         self.refused: Counter[str] = Counter()
         self.views = 1
+        self.transfers = 0
         self._liars = frozenset(scenario.liars)
         self._faulty = scenario.faulty
         self._q = 2 * ((scenario.n - 1) // 3) + 1  # spelled out: a checker trusts no one
+        self._interval = scenario.interval
         window = WINDOW_INTERVALS * max(scenario.interval, IN_FLIGHT_MAX)
         self._ledgers = {m: Ledger(window) for m in range(scenario.n) if m not in self._liars}
         self._outcomes: dict[int, tuple[Outcome, ...]] = {}
@@ -65,8 +68,11 @@ class Checker:
     # --- a life begins, records, messages ------------------------------------------------------
 
     def started(self, host: Host) -> None:
-        """A new life executes from the start."""
-        self._position[host.me] = (host.life, 0)
+        """A new life executes on from the state that its disk holds."""
+        index = host.store.applied_index
+        self._position[host.me] = (host.life, index)
+        if index % self._interval == 0 and index and host.store.target is None:
+            self._same_state(host, index, host.store.digest())
 
     def durable(self, host: Host, record: Record) -> None:
         """A record is synced: a certificate must have a quorum behind it."""
@@ -132,12 +138,20 @@ class Checker:
                 self._fail(host, f"exactly once: executed a request of {first} again at {index}")
             self._places[outcome.request] = index
 
+    def restored(self, host: Host, index: int, state: bytes) -> None:
+        """A state came from others: it is the one that was certified, and execution goes on."""
+        self._position[host.me] = (host.life, index)
+        self._same_state(host, index, state)
+
     def digested(self, host: Host, index: int, state: bytes) -> None:
         """A state was digested: equal for all."""
         if host.honest:
             self._ledgers[host.me].states[index] = state
-            if self._states.setdefault(index, state) != state:
-                self._fail(host, f"state: differs from others after {index}")
+            self._same_state(host, index, state)
+
+    def _same_state(self, host: Host, index: int, state: bytes) -> None:
+        if host.honest and self._states.setdefault(index, state) != state:
+            self._fail(host, f"state: differs from others after {index}")
 
     # --- events --------------------------------------------------------------------------------
 
@@ -153,6 +167,8 @@ class Checker:
                 self._fail(host, f"integrity: convicted the honest member {member}")
             case StateDiverged(index):
                 self._fail(host, f"state: differs from the stable checkpoint {index}")
+            case TransferDone():
+                self.transfers += 1
             case Halted(reason):
                 self._fail(host, f"halt: {reason}")
             case CheckpointStable(index, state):

@@ -34,13 +34,21 @@ class Disk:
         self._read_only = False
         self._full = False
         self._writing: list[Record] = []
+        self._anew: list[Record] = []
         self._parked: Callable[[], None] | None = None
         self._life = 0
 
-    def write(self, records: list[Record], done: Callable[[], None]) -> None:
-        """Make a group durable, then say so; one group at a time."""
+    def write(
+        self, records: list[Record], done: Callable[[], None], anew: list[Record] | None = None
+    ) -> None:
+        """Make a group durable, then say so; one group at a time.
+
+        With `anew` the log begins anew with these records, which stand for all before them: they
+        are written too, and what was before is removed once they are durable.
+        """
         assert not self.busy, "one group is being written"
         self.busy = True
+        self._anew = anew or []
         self._writing = records
         if self._full:
             self._parked = done
@@ -60,12 +68,15 @@ class Disk:
 
     def crash(self) -> None:
         """The power goes: of the group being written, a prefix or nothing is there."""
-        torn = self._random.randint(0, len(self._writing)) if self._random.random() < 0.5 else 0
+        writing = len(self._writing) + len(self._anew)
+        torn = self._random.randint(0, writing) if self._random.random() < 0.5 else 0
         if self._parked is None:
             self._store(self._writing[:torn])
+            self._store_anew(self._anew[: max(0, torn - len(self._writing))])
         self._life += 1
         self.busy = False
         self._writing = []
+        self._anew = []
         self._parked = None
 
     def rot(self, *, tail: bool) -> None:
@@ -85,9 +96,18 @@ class Disk:
         if life != self._life:
             return
         self._store(self._writing)
+        if self._anew and not self._read_only:
+            self.records = []
+        self._store_anew(self._anew)
         self._writing = []
+        self._anew = []
         self.busy = False
         done()
+
+    def _store_anew(self, records: list[Record]) -> None:
+        """Nothing new: what these say was durable before."""
+        if not self._read_only:
+            self.records += records
 
     def _store(self, records: list[Record]) -> None:
         if self._read_only:

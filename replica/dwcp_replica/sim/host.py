@@ -40,18 +40,25 @@ from dwcp_replica.core.effects import (
     Ready,
     Received,
     Record,
+    Restored,
     Submit,
     Tick,
+    TransferBegun,
     ViewEntered,
 )
 from dwcp_replica.core.replica import Replica
+from dwcp_replica.core.restore import OwnState
 from dwcp_replica.sim.disk import Disk
 from dwcp_replica.sim.liar import Liar
 from dwcp_replica.sim.world import World
+from dwcp_replica.store.records import MemoryRecords, MemoryView
 from dwcp_replica.store.refusals import Refusal
+from dwcp_replica.store.shelf import Shelf
 from dwcp_replica.store.store import Outcome, Store
 
 WALL_START_MS = 1_700_000_000_000
+SNAPSHOT = 0.3
+"""How often a checkpoint's state is saved durably, and the log begun anew."""
 CLOCK_STEP_MS = 8
 """How far the engine's clock may lag between its own deadlines: ticks cost as much as messages."""
 BROKEN = (AssertionError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -72,6 +79,9 @@ class Observer(Protocol):
 
     def executed(self, host: Host, index: int, hash_: bytes, outcomes: tuple[Outcome, ...]) -> None:
         """`host` has executed an entry."""
+
+    def restored(self, host: Host, index: int, state: bytes) -> None:
+        """`host` has the state at a checkpoint from others."""
 
     def digested(self, host: Host, index: int, state: bytes) -> None:
         """`host` has computed the digest of its state at a checkpoint."""
@@ -130,6 +140,13 @@ class Host:
         self._tick_ms = 0
         self._read_from = 0
         self._stepped_ms = -CLOCK_STEP_MS
+        self._random = random
+        self.records: MemoryRecords
+        self.shelf: Shelf
+        self.committed: MemoryView | None = None
+        self.snapshot: MemoryView | None = None
+        self._saving_due = False
+        self._saving: MemoryView | None = None
         if liar is not None:
             liar.join(self._say, world)
 
@@ -142,7 +159,12 @@ class Host:
             return
         self.up = True
         self.life += 1
-        self.store = Store(self.genesis)
+        self.records = MemoryRecords(self.committed)
+        self.store = Store(self.genesis, records=self.records)
+        self.shelf = Shelf(self.records)
+        applied = None if self.store.target else self.store.applied_index
+        if applied is not None and applied % self._interval == 0:
+            self.shelf.keep(applied)
         self.core = Replica(
             genesis=self.genesis,
             me=self.me,
@@ -150,7 +172,10 @@ class Host:
             verifier=self._verifier,
             records=list(self.disk.records),
             mute=self.disk.mute,
+            state=self.shelf,
+            own=OwnState(applied, self.records.digest()),
         )
+        self._saving = None
         self.view = self.core.standing().view
         if self.liar is not None:
             self.liar.possess(self.core)
@@ -167,6 +192,9 @@ class Host:
         self._queue.clear()
         self._draining = False
         self.disk.crash()
+        self.committed = self.records.committed
+        if self._random.random() < 0.5:
+            self.committed = self.snapshot  # the machine stopped: what was not synced is worthless
 
     def remove(self) -> None:
         """The volume is lost, and this member with it: it must not come back under its key."""
@@ -222,6 +250,8 @@ class Host:
         """An envelope arrives from a client."""
         if not self.up or (self.liar is not None and not self.liar.take(envelope)):
             return
+        if self.store.target is not None:
+            return  # its state is being fetched: it can not tell what is new
         body = decode_body(envelope.body)
         found = self.store.check(envelope, body) or self.store.lookup(envelope, body)
         if isinstance(found, Outcome):
@@ -278,14 +308,25 @@ class Host:
         while self._queue and life == self.life:
             if self._queue[0].persist:
                 records = [record for ready in self._queue for record in ready.persist]
-                self.disk.write(records, partial(self._synced, len(self._queue)))
+                anew = self._begin_anew()
+                self.disk.write(records, partial(self._synced, len(self._queue)), anew)
                 break
             self._release(self._queue.popleft())
         if life == self.life:
             self._draining = False
 
+    def _begin_anew(self) -> list[Record] | None:
+        """Once in a while: what the log may begin anew with, beside a snapshot of the state."""
+        if not self._saving_due or self.store.target is not None:
+            return None
+        self._saving_due = False
+        self._saving = self.records.committed
+        return self.core.durable()
+
     def _synced(self, count: int) -> None:
         life = self.life
+        if self._saving is not None:
+            self.snapshot, self._saving = self._saving, None
         self._draining = True
         for _ in range(count):
             if life == self.life:
@@ -307,6 +348,15 @@ class Host:
                 self._say(out)
         for entry in ready.apply:
             self._apply(entry.header.index, entry.header.hash(), entry.body)
+        if ready.transfer is not None:
+            self.store.begin_transfer(ready.transfer)
+            self.feed(TransferBegun(ready.transfer[0]))
+        if ready.transferred:
+            self.store.end_transfer()
+            index = self.store.applied_index
+            self.shelf.keep(index)
+            self._observer.restored(self, index, self.store.digest())
+            self.feed(Restored(index))
         for event in ready.events:
             if isinstance(event, ViewEntered):
                 self.view = event.view
@@ -317,11 +367,14 @@ class Host:
         self._observer.executed(self, index, hash_, outcomes)
         for outcome in outcomes:
             self._answer(outcome)
-        state = None
+        state, saved = None, 0
         if index % self._interval == 0:
-            state = self.store.digest()
+            state, saved = self.store.digest(), index
             self._observer.digested(self, index, state)
-        self.feed(Applied(index, state))
+            self.store.commit()
+            self.shelf.keep(index)
+            self._saving_due = self._saving_due or self._random.random() < SNAPSHOT
+        self.feed(Applied(index, state, saved))
 
     def _send(self, out: Outbound) -> None:
         message = out.message

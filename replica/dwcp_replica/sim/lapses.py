@@ -32,7 +32,9 @@ from dwcp_replica.store.store import Store
 def skipped_fsync(patches: Patches) -> None:
     """Messages leave while the disk is still writing what they depend on."""
 
-    def write(self: Disk, records: list[Record], done: Callable[[], None]) -> None:
+    def write(
+        self: Disk, records: list[Record], done: Callable[[], None], _anew: object = None
+    ) -> None:
         self._world.after(20, self._store, records)
         done()
 

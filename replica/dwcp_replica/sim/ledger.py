@@ -12,6 +12,7 @@ from dwcp.wire.peer import (
     CheckpointVote,
     Commit,
     DoubleVote,
+    Entry,
     Equivocation,
     Header,
     NewView,
@@ -21,8 +22,10 @@ from dwcp.wire.peer import (
     ViewChange,
 )
 from dwcp_replica.core.effects import (
+    BaseRecord,
     CertificateRecord,
     ElectionRecord,
+    EnteredRecord,
     EntryRecord,
     EvidenceRecord,
     Record,
@@ -65,6 +68,13 @@ class Ledger:
         match record:
             case EntryRecord(entry):
                 self._entry(entry.header)
+            case EnteredRecord(_, _, Entry() as first):
+                self.entries.add(first.header.hash())
+            case BaseRecord(index, hash_, term, _, _):
+                self._log = {index: (hash_, term)}
+                self._top = index
+                self.stable = max(self.stable, index)
+                self.certified.add((index, hash_))
             case CertificateRecord(certificate):
                 header = certificate.header
                 if certificate.kind == "prepare":

@@ -37,6 +37,7 @@ class Report:
     executed: int
     views: int
     crashes: int
+    transfers: int
     faults: tuple[str, ...]
     liars: tuple[str, ...]
     evidence: int
@@ -270,6 +271,7 @@ class Simulation:
         host.crash()
         if self.scenario.liars.get(host.me) == FORGETFUL:
             host.disk.records.clear()
+            host.committed = host.snapshot = None
         self.world.after(down_ms, self._restart, host)
 
     def _restart(self, host: Host) -> None:
@@ -306,6 +308,7 @@ class Simulation:
             executed=max(self.checker.chain, default=0),
             views=self.checker.views,
             crashes=self.crashes,
+            transfers=self.checker.transfers,
             faults=tuple(type(fault).__name__ for fault in self.scenario.faults),
             liars=tuple(f"{m}:{name}" for m, name in sorted(self.scenario.liars.items())),
             evidence=max(len(host.core.standing().evidence) for host in self._honest()),

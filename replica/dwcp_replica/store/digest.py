@@ -16,33 +16,34 @@ Nodes are bytes under a *place*, the path from the root in hexadecimal digits. W
 is the caller's affair: in memory, or on disk beside the records, so that a restart computes
 nothing anew. Two replicas compare tries from the root down and find what differs without looking
 at the rest (Castro and Liskov 2002, section 5.3.2, with a tree of fixed shape).
-
-node: 0x00 | (path 32 | value hash 32 | key length 2 | key)*      a leaf
-      0x01 | (hash 32 | records below 8) x 16                     an inner node; absent: zeros
+The bytes of a node and their hash are in core/trie.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Mapping
 from typing import Final, Protocol
 
-from dwcp.wire.signing import digest
+from dwcp_replica.core.trie import (
+    EMPTY,
+    FANOUT,
+    INNER,
+    LEAF,
+    LEAF_RECORDS_MAX,
+    REF_BYTES,
+    child_place,
+    entries_of,
+    inner_hash,
+    is_leaf,
+    leaf_hash,
+    nibble_at,
+    node_hash,
+    path_of,
+    state_digest,
+    value_hash,
+)
 
-LEAF_RECORDS_MAX: Final = 16
-FANOUT: Final = 16
-DIGITS: Final = b"0123456789abcdef"
-ABSENT: Final = bytes(32)
-"""In place of a child's hash, where there is no child."""
-KEY_BYTES_MAX: Final = 480
-
-_LEAF: Final = b"\x00"
-_INNER: Final = b"\x01"
-_REF_BYTES: Final = 40
-_NO_REF: Final = bytes(_REF_BYTES)
-_EMPTY: Final = _LEAF
-"""The root of an empty state."""
+_NO_REF: Final = bytes(REF_BYTES)
 
 
 class Nodes(Protocol):
@@ -61,80 +62,14 @@ class Nodes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LeafEntry:
-    """A record as its leaf knows it: `path` is the key's hash, `hash` the value's."""
-
-    path: bytes
-    hash: bytes
-    key: bytes
-
-
-def is_leaf(node: bytes) -> bool:
-    """True for a leaf, False for an inner node."""
-    return node.startswith(_LEAF)
-
-
-def entries_of(leaf: bytes) -> Iterator[LeafEntry]:
-    """The entries of a leaf, by ascending path."""
-    at = 1
-    while at < len(leaf):
-        start = at + 66
-        end = start + int.from_bytes(leaf[at + 64 : start], "big")
-        yield LeafEntry(leaf[at : at + 32], leaf[at + 32 : at + 64], leaf[start:end])
-        at = end
-
-
-def child_hashes(inner: bytes) -> tuple[bytes, ...]:
-    """The hashes of an inner node's children by nibble; ABSENT where there is none."""
-    return tuple(inner[at : at + 32] for at in range(1, len(inner), _REF_BYTES))
-
-
-def node_hash(node: bytes) -> bytes:
-    """The hash of a node, from its bytes alone: 32 bytes."""
-    if is_leaf(node):
-        return leaf_hash((entry.path, entry.hash) for entry in entries_of(node))
-    return inner_hash(child_hashes(node))
-
-
-def leaf_hash(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The hash of a leaf with these (path, value hash) pairs, given by ascending path."""
-    return sha256(b"".join((_LEAF, *(part for pair in pairs for part in pair)))).digest()
-
-
-def inner_hash(children: Iterable[bytes]) -> bytes:
-    """The hash of an inner node with these 16 child hashes."""
-    return sha256(b"".join((_INNER, *children))).digest()
-
-
-def state_digest(root_hash: bytes) -> bytes:
-    """What a checkpoint signs, from the hash of the root: 32 bytes."""
-    return digest("state", root_hash)
-
-
-def path_of(key: bytes) -> bytes:
-    """Where a record stands: 32 bytes."""
-    return sha256(key).digest()
-
-
-def child_place(place: bytes, nibble: int) -> bytes:
-    """The place of a node's child."""
-    return place + DIGITS[nibble : nibble + 1]
-
-
 _Change = tuple[bytes, bytes, bytes | None]
 """path, key, and the value's hash, or None for a record that goes."""
-
-
-def _nibble(path: bytes, depth: int) -> int:
-    byte = path[depth >> 1]
-    return byte & 15 if depth & 1 else byte >> 4
 
 
 def _parted(changes: list[_Change], depth: int) -> dict[int, list[_Change]]:
     parts: dict[int, list[_Change]] = {}
     for change in changes:
-        parts.setdefault(_nibble(change[0], depth), []).append(change)
+        parts.setdefault(nibble_at(change[0], depth), []).append(change)
     return parts
 
 
@@ -151,7 +86,7 @@ class Trie:
     def update(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Take in the new values of these keys; None for those that are gone."""
         listed: list[_Change] = [
-            (path_of(key), key, None if value is None else sha256(value).digest())
+            (path_of(key), key, None if value is None else value_hash(value))
             for key, value in changes.items()
         ]
         if listed:
@@ -159,7 +94,7 @@ class Trie:
 
     def root_hash(self) -> bytes:
         """The hash of the root node: 32 bytes."""
-        return node_hash(self._nodes.get(b"") or _EMPTY)
+        return node_hash(self._nodes.get(b"") or EMPTY)
 
     def root(self) -> bytes:
         """The digest of all records: 32 bytes."""
@@ -170,7 +105,7 @@ class Trie:
         node = self._nodes.get(place)
         if node is None or is_leaf(node):
             return self._update_leaf(place, node, changes)
-        refs = [node[at : at + _REF_BYTES] for at in range(1, len(node), _REF_BYTES)]
+        refs = [node[at : at + REF_BYTES] for at in range(1, len(node), REF_BYTES)]
         for nibble, part in _parted(changes, len(place)).items():
             refs[nibble] = self._update(child_place(place, nibble), part)
         if sum(int.from_bytes(ref[32:], "big") for ref in refs) > LEAF_RECORDS_MAX:
@@ -201,7 +136,7 @@ class Trie:
             return self._put_leaf(place, records)
         parts: list[list[tuple[bytes, bytes, bytes]]] = [[] for _ in range(FANOUT)]
         for record in records:
-            parts[_nibble(record[0], len(place))].append(record)
+            parts[nibble_at(record[0], len(place))].append(record)
         return self._put_inner(
             place,
             [
@@ -225,7 +160,7 @@ class Trie:
 
     def _put_leaf(self, place: bytes, records: list[tuple[bytes, bytes, bytes]]) -> bytes:
         records.sort()
-        parts = [_LEAF]
+        parts = [LEAF]
         for path, key, value in records:
             parts += (path, value, len(key).to_bytes(2, "big"), key)
         self._nodes.set(place, b"".join(parts))
@@ -233,7 +168,7 @@ class Trie:
         return hash_ + len(records).to_bytes(8, "big")
 
     def _put_inner(self, place: bytes, refs: list[bytes]) -> bytes:
-        self._nodes.set(place, b"".join((_INNER, *refs)))
+        self._nodes.set(place, b"".join((INNER, *refs)))
         count = sum(int.from_bytes(ref[32:], "big") for ref in refs)
         return inner_hash(ref[:32] for ref in refs) + count.to_bytes(8, "big")
 
@@ -243,6 +178,6 @@ def _count(node: bytes) -> int:
     if is_leaf(node):
         return sum(1 for _ in entries_of(node))
     return sum(
-        int.from_bytes(node[at + 32 : at + _REF_BYTES], "big")
-        for at in range(1, len(node), _REF_BYTES)
+        int.from_bytes(node[at + 32 : at + REF_BYTES], "big")
+        for at in range(1, len(node), REF_BYTES)
     )

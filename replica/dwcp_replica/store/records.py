@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol
 
 from sortedcontainers import SortedDict
 
-from dwcp_replica.store.digest import KEY_BYTES_MAX, Trie
+from dwcp_replica.core.trie import KEY_BYTES_MAX
+from dwcp_replica.store.digest import Trie
 
 VALUE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A record must fit a frame on the way to a replica that lacks it."""
@@ -89,6 +90,10 @@ class StateRecords(Records, Protocol):
 
     def commit(self) -> None:
         """Let a restart find the state as it is now. Raises DiskFull: then nothing changed."""
+        ...
+
+    def try_commit(self) -> bool:
+        """As `commit`; False when the disk is full: then nothing changed."""
         ...
 
     def view(self) -> View:
@@ -207,6 +212,11 @@ class MemoryRecords:
         """See StateRecords."""
         self.digest()
         self.committed = MemoryView(dict(self._map), dict(self._nodes.held), self._target)
+
+    def try_commit(self) -> bool:
+        """See StateRecords."""
+        self.commit()
+        return True
 
     def view(self) -> MemoryView:
         """See StateRecords."""

@@ -7,6 +7,7 @@ tests and by the traces in tests/traces (command, `----`, what each replica did)
 from __future__ import annotations
 
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -17,6 +18,7 @@ from dwcp.wire.peer import (
     CheckpointVote,
     Commit,
     Entries,
+    Entry,
     Equivocation,
     Fetch,
     Forward,
@@ -61,6 +63,8 @@ class Conversation:
         self.genesis = genesis(self.signers, self.client.public_key, interval, timeout_ms)
         self.records: list[list[Record]] = [[] for _ in range(n)]
         self.executed: list[list[tuple[int, bytes]]] = [[] for _ in range(n)]
+        self.due: list[deque[Entry]] = [deque() for _ in range(n)]
+        self.executing = [False] * n
         self.inbox: list[tuple[int, int, PeerMessage]] = []
         self.cut: set[tuple[int, int]] = set()
         self.down: set[int] = set()
@@ -174,7 +178,12 @@ class Conversation:
         for out in ready.send:
             targets = range(self.n) if out.to == EVERYONE else (out.to,)
             self.inbox += [(me, target, out.message) for target in targets if target != me]
-        for entry in ready.apply:
+        self.due[me] += ready.apply
+        if self.executing[me]:
+            return  # in order: what is being executed comes first
+        self.executing[me] = True
+        while self.due[me]:
+            entry = self.due[me].popleft()
             for envelope in decode_batch(entry.body).envelopes:
                 body = msgspec.msgpack.decode(envelope.body, type=EnvelopeBody)
                 for op in body.operations:
@@ -183,6 +192,7 @@ class Conversation:
             index = entry.header.index
             due = index % self.genesis.parameters.checkpoint_interval == 0
             self._act(me, Applied(index, self.state(me) if due else None))
+        self.executing[me] = False
 
     def state(self, me: int) -> bytes:
         """The digest of what a member has executed."""

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwcp.wire.signing import digest
-from dwcp_replica.store import digest as module
-from dwcp_replica.store.digest import LEAF_RECORDS_MAX, Trie, node_hash
+from dwcp_replica.core import trie as module
+from dwcp_replica.core.trie import LEAF_RECORDS_MAX, node_hash
+from dwcp_replica.store.digest import Trie
 from dwcp_replica.store.records import MemoryNodes
 
 

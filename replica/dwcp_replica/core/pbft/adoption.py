@@ -54,6 +54,8 @@ def adopt(core: Core, branch: Branch, view: int, first: Slot | None = None) -> O
 
     A log that catch-up has brought beyond the start, with entries of the view itself, stays.
     """
+    if core.log.base.term == view and core.log.base.index > branch.tip.index:
+        return Adopted()  # it begins below a checkpoint of its own, which a quorum has executed
     following = core.log.slot(branch.tip.index + 1)
     final = core.log.point(core.final)
     if following is not None and following.header.term == view:
@@ -63,7 +65,7 @@ def adopt(core: Core, branch: Branch, view: int, first: Slot | None = None) -> O
         return Worthless(following.header)  # its primary began the view twice
     if not branch.contains(final):
         if final.term >= view:  # final here by another beginning of this view
-            return Worthless(branch.headers[-1] if branch.headers else core.log.slots(0)[0].header)
+            return Worthless(branch.headers[-1] if branch.headers else own_header(core))
         core.halt(f"a new view's start does not extend what is final here at {core.final}")
         return Lacking(())
     collected = collect(core, branch)
@@ -77,6 +79,14 @@ def adopt(core: Core, branch: Branch, view: int, first: Slot | None = None) -> O
     return Adopted()
 
 
+def own_header(core: Core) -> Header:
+    """An entry of my log, or the stable checkpoint's."""
+    held = core.log.slots(core.log.base.index)
+    if held or core.stable is None:
+        return held[0].header
+    return core.stable.header
+
+
 @dataclass(frozen=True, slots=True)
 class Collected:
     """The entries of a branch that the log does not hold, each checked; the tip's stamp."""
@@ -87,12 +97,15 @@ class Collected:
 
 def collect(core: Core, branch: Branch) -> Collected | Lacking | Worthless:
     """Gather the bodies of a branch and check them; changes nothing."""
-    if core.log.hash_at(branch.base.index) != branch.base.hash:
+    low = max(branch.base.index, core.log.base.index)
+    if branch.hash_at(low) is None or core.log.hash_at(low) != branch.hash_at(low):
         return Lacking(())  # catch-up brings what lies below the checkpoint
     slots: list[Slot] = []
     missing: list[Header] = []
-    stamp_ms = core.log.stamp_at(branch.base.index)
+    stamp_ms = core.log.stamp_at(low)
     for header, hash_ in zip(branch.headers, branch.hashes, strict=True):
+        if header.index <= low:
+            continue
         held = core.log.slot(header.index)
         if held is not None and held.hash == hash_:
             stamp_ms = held.stamp_ms

@@ -23,7 +23,7 @@ def resume(core: Core, entered: int) -> None:
         first = core.log.slot(core.view_start)
         if first is not None and first.header.term == entered:
             core.new_view = NewView(core.entered_election, first.entry)
-        else:
+        elif core.new_view is None:
             core.active = False  # the crash came between the certificate and the first entry
     core.yield_to_log()
 

@@ -29,7 +29,7 @@ from dwcp.wire.peer import (
     ViewChange,
 )
 from dwcp_replica.core import election_book, evidence, proposals
-from dwcp_replica.core.chain import Branch, Slot
+from dwcp_replica.core.chain import Branch, Point, Slot
 from dwcp_replica.core.effects import (
     EnteredRecord,
     ViewChangeReason,
@@ -197,6 +197,8 @@ def elect(core: Core, changes: list[ViewChange]) -> None:
     )
     if len(usable) < core.q or usable[0].member != core.me or core.mute is not None:
         return
+    if core.transfer is not None or core.stateless:
+        return  # it could not tell what is new: the next one leads
     chosen = sorted(usable[: core.q], key=lambda c: c.member)
     core.leading = Election(core.record.epoch, core.view, tuple(chosen))
     core.leading_since_ms = core.now_ms
@@ -226,7 +228,7 @@ def lead(core: Core) -> None:
             core.leading = None
             stamp_ms = max(core.log.stamp_ms, core.wall_ms)
             first = proposals.sign_entry(core, Batch(stamp_ms, ()))
-            enter(core, NewView(election, first), Slot.of(first))
+            enter(core, NewView(election, first), Slot.of(first), branch.tip)
 
 
 def leave_out(core: Core, header: Header) -> None:
@@ -312,7 +314,7 @@ def try_new_view(core: Core, message: NewView, sender: int) -> bool:
             core.refuse(sender, message, "stamp")
             return False
         case adoption.Adopted():
-            enter(core, message, slot_or_reason)
+            enter(core, message, slot_or_reason, branch.tip)
             return True
 
 
@@ -321,8 +323,11 @@ def first_entry(branch: Branch, first: Entry) -> Slot | str:
     return proposals.first_entry(branch.tip, first)
 
 
-def enter(core: Core, message: NewView, first: Slot) -> None:
-    """Take part in a view whose start is my log; its first entry is appended here."""
+def enter(core: Core, message: NewView, first: Slot, start: Point) -> None:
+    """Take part in a view whose start is my log; its first entry is appended here.
+
+    Where the log begins with a checkpoint of this view, that entry lies below.
+    """
     view = message.election.view
     core.view = view
     core.active = True
@@ -337,18 +342,19 @@ def enter(core: Core, message: NewView, first: Slot) -> None:
     core.prepared = core.final
     core.forget_votes()
     core.changes = {m: c for m, c in core.changes.items() if c.view > view}
-    start = core.log.point(first.header.index - 1)
     election_book.remember(core, message.election, start)
     election_book.save(core, message.election.digest())
-    core.persist(EnteredRecord(view, message.election.digest()))
-    if core.log.hash_at(core.view_start) != first.hash:
+    lies_below = first.header.index <= core.log.base.index
+    shown = message.first if lies_below else None
+    core.persist(EnteredRecord(view, message.election.digest(), shown))
+    if not lies_below and core.log.hash_at(core.view_start) != first.hash:
         core.append(first.entry, first)
     core.heard_ms[core.primary] = core.now_ms
     core.emit(ViewEntered(view, core.primary))
     if core.primary == core.me:
         core.broadcast(message)
     else:
-        if core.mute is None:
+        if core.mute is None and not lies_below:
             core.broadcast(core.vote_prepare(first.header))
         forward_waiting(core)
     normal.settle(core)
