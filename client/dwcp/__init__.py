@@ -11,7 +11,8 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dwcp.client import Client, prefix_end
+    from dwcp.calls import prefix_end
+    from dwcp.client import Client
     from dwcp.errors import (
         BadCluster,
         BrokenAnswer,
@@ -26,15 +27,29 @@ if TYPE_CHECKING:
         TimedOut,
     )
     from dwcp.identity import Ed25519Signer
-    from dwcp.results import DeleteResult, ExecuteResult, Header, PutResult, RangeResult
+    from dwcp.lease import KeptLease
+    from dwcp.results import (
+        DeleteResult,
+        ExecuteResult,
+        Header,
+        LeaseResult,
+        LeasesResult,
+        LeaseStanding,
+        PutResult,
+        RangeResult,
+        StatusResult,
+        TxnResult,
+    )
     from dwcp.sync import SyncClient
     from dwcp.waiting import Limits
     from dwcp.wire.operations import (
+        Compare,
         DeleteRangeRequest,
         Failure,
         KeyValue,
         PutRequest,
         RangeRequest,
+        TxnRequest,
     )
     from dwcp.wire.records import EpochRecord, SignedGenesis
 
@@ -45,6 +60,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ClientFailed",
+    "Compare",
     "DWCPError",
     "DeleteRangeRequest",
     "DeleteResult",
@@ -54,7 +70,11 @@ __all__ = [
     "Failure",
     "Header",
     "Indeterminate",
+    "KeptLease",
     "KeyValue",
+    "LeaseResult",
+    "LeaseStanding",
+    "LeasesResult",
     "Limits",
     "NotEnoughReplies",
     "NotExecuted",
@@ -64,8 +84,11 @@ __all__ = [
     "RangeResult",
     "Refused",
     "SignedGenesis",
+    "StatusResult",
     "SyncClient",
     "TimedOut",
+    "TxnRequest",
+    "TxnResult",
     "prefix_end",
 ]
 
@@ -75,7 +98,9 @@ _HOMES = (
     "dwcp.wire.operations",
     "dwcp.wire.records",
     "dwcp.identity",
+    "dwcp.lease",
     "dwcp.waiting",
+    "dwcp.calls",
     "dwcp.client",
     "dwcp.sync",
 )

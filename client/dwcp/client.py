@@ -18,36 +18,25 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import aiohttp
 import msgspec
 
 from dwcp import errors
+from dwcp.calls import Calls
 from dwcp.connection import Connection, client_hello
 from dwcp.flight import Output
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.matching import ReplicaMessage
 from dwcp.outcomes import Answered, Broken, Declined, TicketOutcome, Unknown
 from dwcp.reads import SEED_BYTES
-from dwcp.results import DeleteResult, ExecuteResult, Header, PutResult, RangeResult
+from dwcp.results import Header
 from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import Envelope
-from dwcp.wire.operations import (
-    Command,
-    CommandResult,
-    DeleteRangeRequest,
-    DeleteRangeResponse,
-    Failure,
-    KeyValue,
-    Operation,
-    PutRequest,
-    PutResponse,
-    RangeRequest,
-    RangeResponse,
-)
+from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
 
@@ -59,10 +48,9 @@ CLIENT_KEY_FILE: Final = "client.key"
 GENESIS_FILE: Final = "genesis.msgpack"
 
 _log = logging.getLogger("dwcp")
-_Response = TypeVar("_Response", PutResponse, RangeResponse, DeleteRangeResponse, CommandResult)
 
 
-class Client:
+class Client(Calls):
     """A connection to a whole cluster. Make one with `connect` or `from_directory`."""
 
     def __init__(
@@ -183,87 +171,6 @@ class Client:
             await asyncio.wait(self._tasks)
             await http.close()
 
-    # --- operations ------------------------------------------------------------------------
-
-    async def put(
-        self,
-        key: str | bytes,
-        value: str | bytes,
-        *,
-        prev_kv: bool = False,
-        timeout_ms: int | None = None,
-    ) -> PutResult:
-        """Write `value` under `key`."""
-        request = PutRequest(_bytes(key), _bytes(value), prev_kv=prev_kv)
-        header, result = await self._one(request, PutResponse, timeout_ms)
-        return PutResult(header, result.prev_kv)
-
-    async def get(
-        self, key: str | bytes, *, serializable: bool = False, timeout_ms: int | None = None
-    ) -> KeyValue | None:
-        """Read one key; None when it does not exist. `serializable` as in `range`."""
-        found = await self.range(key, serializable=serializable, timeout_ms=timeout_ms)
-        return found.kvs[0] if found.kvs else None
-
-    async def range(
-        self,
-        key: str | bytes,
-        range_end: str | bytes = b"",
-        *,
-        limit: int = 0,
-        revision: int = 0,
-        keys_only: bool = False,
-        count_only: bool = False,
-        serializable: bool = False,
-        timeout_ms: int | None = None,
-    ) -> RangeResult:
-        """Read the keys in [key, range_end); `prefix_end` makes a prefix's end.
-
-        Linearizable: through the log, or beside it where the cluster has fast reads.
-        `serializable`: a state that f+1 replicas vouch for, which may be old.
-        """
-        request = RangeRequest(
-            _bytes(key),
-            _bytes(range_end),
-            limit=limit,
-            revision=revision,
-            keys_only=keys_only,
-            count_only=count_only,
-            serializable=serializable,
-        )
-        header, result = await self._one(request, RangeResponse, timeout_ms)
-        return RangeResult(header, result.kvs, result.more, result.count)
-
-    async def delete(
-        self,
-        key: str | bytes,
-        range_end: str | bytes = b"",
-        *,
-        prev_kv: bool = False,
-        timeout_ms: int | None = None,
-    ) -> DeleteResult:
-        """Delete the keys in [key, range_end), or the one key."""
-        request = DeleteRangeRequest(_bytes(key), _bytes(range_end), prev_kv=prev_kv)
-        header, result = await self._one(request, DeleteRangeResponse, timeout_ms)
-        return DeleteResult(header, result.deleted, result.prev_kvs)
-
-    async def command(self, payload: bytes, *, timeout_ms: int | None = None) -> bytes:
-        """Execute a command of the state machine that the cluster's owner embeds; its answer."""
-        _, result = await self._one(Command(payload), CommandResult, timeout_ms)
-        return result.payload
-
-    async def execute(
-        self, *operations: Operation | bytes, timeout_ms: int | None = None
-    ) -> ExecuteResult:
-        """Send operations together: executed in this order, each by itself, not as a transaction.
-
-        Bytes are a command of the embedded state machine. A refused operation is a Failure among
-        the results; the others are still executed.
-        """
-        sent = tuple(Command(one) if isinstance(one, bytes) else one for one in operations)
-        answered = await self._answered(sent, timeout_ms)
-        return ExecuteResult(self._header(answered), answered.results)
-
     # --- standing --------------------------------------------------------------------------
 
     @property
@@ -295,17 +202,6 @@ class Client:
         return MappingProxyType(dict(sorted(total.items())))
 
     # --- inside ----------------------------------------------------------------------------
-
-    async def _one(
-        self, operation: Operation, kind: type[_Response], timeout_ms: int | None
-    ) -> tuple[Header, _Response]:
-        answered = await self._answered((operation,), timeout_ms)
-        (result,) = answered.results
-        if isinstance(result, Failure):
-            raise errors.Refused(result.code, result.message)
-        if not isinstance(result, kind):
-            raise errors.BrokenAnswer(f"{operation!r:.100} was answered by {result!r:.100}")
-        return self._header(answered), result
 
     async def _answered(
         self, operations: tuple[Operation, ...], timeout_ms: int | None
@@ -444,19 +340,6 @@ class Client:
     @staticmethod
     def _now_ms() -> int:
         return int(asyncio.get_running_loop().time() * 1000)
-
-
-def prefix_end(prefix: str | bytes) -> bytes:
-    """The range_end that, with `prefix` as key, covers all keys that start with it.
-
-    For an empty prefix it is b"\0", which means every key (use b"\0" as the key as well).
-    """
-    data = _bytes(prefix).rstrip(b"\xff")
-    return data[:-1] + bytes((data[-1] + 1,)) if data else b"\0"
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else text
 
 
 def _checked(signed: SignedGenesis) -> EpochRecord:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dwcp.wire.operations import KeyValue, Result
+from dwcp.wire.operations import KeyValue, Result, StatusResponse
+from dwcp.wire.operations import TxnResult as TxnStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +70,53 @@ class ExecuteResult:
     def revision(self) -> int:
         """The store's revision after the last operation."""
         return self.header.revision
+
+
+@dataclass(frozen=True, slots=True)
+class TxnResult:
+    """Whether the comparisons held, and the results of the branch taken, in order."""
+
+    header: Header
+    succeeded: bool
+    responses: tuple[TxnStep, ...]
+
+    @property
+    def revision(self) -> int:
+        """The store's revision after the transaction."""
+        return self.header.revision
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseResult:
+    """A lease and the seconds it has from now on; 0 when there is no such lease."""
+
+    header: Header
+    id: int
+    ttl_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStanding:
+    """Seconds left (-1: no such lease) of those granted, and the keys if asked for."""
+
+    header: Header
+    id: int
+    ttl_s: int
+    granted_ttl_s: int
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesResult:
+    """The ids of all leases, the one that ends first first."""
+
+    header: Header
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusResult:
+    """The replicated part of etcd's status."""
+
+    header: Header
+    status: StatusResponse

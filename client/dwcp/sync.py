@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -12,8 +13,20 @@ from typing import Any, Final, Self, TypeVar
 from dwcp import errors
 from dwcp.client import DEADLINE_MS, Client
 from dwcp.identity import Ed25519Signer
-from dwcp.results import DeleteResult, ExecuteResult, PutResult, RangeResult
-from dwcp.wire.operations import KeyValue, Operation
+from dwcp.lease import KeptLease
+from dwcp.results import (
+    DeleteResult,
+    ExecuteResult,
+    Header,
+    LeaseResult,
+    LeasesResult,
+    LeaseStanding,
+    PutResult,
+    RangeResult,
+    StatusResult,
+    TxnResult,
+)
+from dwcp.wire.operations import Compare, KeyValue, Operation, TxnOperation
 from dwcp.wire.records import EpochRecord, SignedGenesis
 
 JOIN_S_MAX: Final = 10.0
@@ -86,11 +99,14 @@ class SyncClient:
         key: str | bytes,
         value: str | bytes,
         *,
+        lease: int = 0,
         prev_kv: bool = False,
         timeout_ms: int | None = None,
     ) -> PutResult:
-        """Write `value` under `key`."""
-        return self._run(self._client.put(key, value, prev_kv=prev_kv, timeout_ms=timeout_ms))
+        """Write `value` under `key`, attached to a lease unless that is 0."""
+        return self._run(
+            self._client.put(key, value, lease=lease, prev_kv=prev_kv, timeout_ms=timeout_ms)
+        )
 
     def get(
         self, key: str | bytes, *, serializable: bool = False, timeout_ms: int | None = None
@@ -146,6 +162,61 @@ class SyncClient:
     ) -> ExecuteResult:
         """Send operations together, as Client.execute."""
         return self._run(self._client.execute(*operations, timeout_ms=timeout_ms))
+
+    def txn(
+        self,
+        compare: Sequence[Compare] = (),
+        success: Sequence[TxnOperation] = (),
+        failure: Sequence[TxnOperation] = (),
+        *,
+        timeout_ms: int | None = None,
+    ) -> TxnResult:
+        """Execute one of two branches, all of it or nothing, as Client.txn."""
+        return self._run(self._client.txn(compare, success, failure, timeout_ms=timeout_ms))
+
+    def compact(self, revision: int, *, timeout_ms: int | None = None) -> Header:
+        """Forget what only reads below `revision` could see."""
+        return self._run(self._client.compact(revision, timeout_ms=timeout_ms))
+
+    def store_status(self, *, timeout_ms: int | None = None) -> StatusResult:
+        """The store's sizes and alarms."""
+        return self._run(self._client.store_status(timeout_ms=timeout_ms))
+
+    @contextmanager
+    def lease(self, ttl_s: int) -> Iterator[KeptLease]:
+        """A lease that is kept alive while the block runs, and revoked at its end."""
+        kept = self._client.lease(ttl_s)
+        self._run(kept.__aenter__())
+        try:
+            yield kept
+        finally:
+            self._run(kept.__aexit__(None, None, None))
+
+    def lease_grant(
+        self, ttl_s: int, lease_id: int = 0, *, timeout_ms: int | None = None
+    ) -> LeaseResult:
+        """Make a lease, as Client.lease_grant."""
+        return self._run(self._client.lease_grant(ttl_s, lease_id, timeout_ms=timeout_ms))
+
+    def lease_revoke(self, lease_id: int, *, timeout_ms: int | None = None) -> Header:
+        """End a lease, and delete its keys."""
+        return self._run(self._client.lease_revoke(lease_id, timeout_ms=timeout_ms))
+
+    def lease_keep_alive(self, lease_id: int, *, timeout_ms: int | None = None) -> LeaseResult:
+        """Give a lease its whole time again, as Client.lease_keep_alive."""
+        return self._run(self._client.lease_keep_alive(lease_id, timeout_ms=timeout_ms))
+
+    def lease_time_to_live(
+        self, lease_id: int, *, keys: bool = False, timeout_ms: int | None = None
+    ) -> LeaseStanding:
+        """How long a lease still has, as Client.lease_time_to_live."""
+        return self._run(
+            self._client.lease_time_to_live(lease_id, keys=keys, timeout_ms=timeout_ms)
+        )
+
+    def leases(self, *, timeout_ms: int | None = None) -> LeasesResult:
+        """The ids of all leases."""
+        return self._run(self._client.leases(timeout_ms=timeout_ms))
 
     @property
     def liars(self) -> Mapping[str, str]:

@@ -16,7 +16,8 @@ import dwcp
 from client.loopback import Loopback, altered
 from client.members import Members, results, signer
 from dwcp import errors
-from dwcp.client import Client, prefix_end
+from dwcp.calls import prefix_end
+from dwcp.client import Client
 from dwcp.sync import SyncClient
 from dwcp.waiting import Limits
 from dwcp.wire.operations import (

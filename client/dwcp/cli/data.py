@@ -14,7 +14,8 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 
 from dwcp import errors
-from dwcp.client import Client, prefix_end
+from dwcp.calls import prefix_end
+from dwcp.client import Client
 from dwcp.results import DeleteResult, Header, PutResult, RangeResult
 from dwcp.wire.operations import KeyValue
 

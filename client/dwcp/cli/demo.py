@@ -28,7 +28,8 @@ from typing import Any, Final, TypeVar
 import click
 
 from dwcp import errors
-from dwcp.client import Client, prefix_end
+from dwcp.calls import prefix_end
+from dwcp.client import Client
 from dwcp_operator.local.control import look, status_tree
 from dwcp_operator.local.errors import LocalError
 from dwcp_operator.local.files import last_lines
