@@ -106,7 +106,7 @@ def schema() -> Schema:
         "type": "object",
         "required": ["spec"],
         "properties": properties,
-        "x-kubernetes-validations": [_name_rule(), _growth_rule()],
+        "x-kubernetes-validations": [_name_rule(), _growth_rule(), _adoption_rule()],
     }
 
 
@@ -190,6 +190,23 @@ def _growth_rule() -> Schema:
         ),
         "message": rules.SHRINKS,
         "reason": "FieldValueForbidden",
+    }
+
+
+def _adoption_rule() -> Schema:
+    """Adopted volumes are those of members 0 to n - 1: their list has n entries, none twice."""
+    number = "v.member.substring(size(self.metadata.name) + 1)"
+    return {
+        "rule": (
+            "!has(self.spec.bootstrap) || self.spec.bootstrap.adopt.volumes.all(v, "
+            "v.member.startsWith(self.metadata.name + '-') && "
+            f"{number}.matches('^(0|[1-9][0-9]?)$') && int({number}) < self.spec.replicas)"
+        ),
+        "message": (
+            "spec.bootstrap.adopt.volumes must name one volume for each member of this cluster, "
+            "such as demo-0 to demo-3: metadata.name must be that of the old cluster"
+        ),
+        "reason": "FieldValueInvalid",
     }
 
 

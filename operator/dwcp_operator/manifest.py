@@ -236,7 +236,8 @@ def _sentence(details: ErrorDetails, location: Location) -> str:
     if kind == "literal_error":
         return f"{given} is not known: use {_choices(location)}"
     if kind in _SENTENCES:
-        return f"{given} {_SENTENCES[kind].format(**details.get('ctx', {}))}"
+        # What is wrong with the whole says itself where.
+        return f"{given} {_SENTENCES[kind].format(**details.get('ctx', {}))}".lstrip()
     return f"{given} does not do: {details['msg']}"
 
 

@@ -313,6 +313,15 @@ class DWCPCluster(Model):
     spec: ClusterSpec
     status: ClusterStatus | None = None
 
+    @model_validator(mode="after")
+    def _adopts_its_own_members(self) -> Self:
+        bootstrap = self.spec.bootstrap
+        if bootstrap is not None:
+            named = sorted(v.member for v in bootstrap.adopt.volumes)
+            if named != sorted(self.member_names):
+                refuse(rules.adoption_problem(self.metadata.name, self.spec.replicas))
+        return self
+
     @property
     def member_names(self) -> tuple[str, ...]:
         """The first members' names; a name is never used again for another member."""

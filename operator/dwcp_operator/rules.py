@@ -136,6 +136,14 @@ def name_problem(name: str) -> str | None:
     return None
 
 
+def adoption_problem(name: str, replicas: int) -> str:
+    """What is wrong with adopted volumes that are not those of exactly this cluster's members."""
+    return (
+        "spec.bootstrap.adopt names members that are not this cluster's: name a volume for each of "
+        f"{name}-0 to {name}-{replicas - 1}; metadata.name must be that of the old cluster"
+    )
+
+
 def label_problem(name: str) -> str | None:
     """Why this is not a name of a namespace, client or member, or None."""
     if len(name) > 63 or re.fullmatch(LABEL_PATTERN, name) is None:

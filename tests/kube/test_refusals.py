@@ -29,6 +29,9 @@ ADOPT = {
         ({"replicas": 7, "bootstrap": {"adopt": ADOPT}}, "one volume for each replica"),
         ({"storage": {"size": "big"}}, "should match"),
         ({"clients": []}, "at least 1"),
+        ({"upgrade": {"stepDeadline": "9s"}}, "out of range: use 10s to 3600s"),
+        ({"upgrade": {"window": {"start": "2am"}}}, "should match"),
+        ({"resources": {"limits": {"memory": "1Gb"}}}, "should match"),
     ],
     ids=lambda v: str(v)[:40],
 )
@@ -57,4 +60,7 @@ def test_changes_are_refused_with_their_reason(make: Make, sandbox: Sandbox) -> 
         "patch", "dwcpcluster", "fixed", "--type=json", "--patch",
         '[{"op":"replace","path":"/spec/requestTimeout","value":"3s"}]',
     )  # fmt: skip
-    assert "can not be changed" in refuse(*patch, '{"spec":{"storage":{"size":"5Gi"}}}')
+    assert "a volume can not shrink" in refuse(*patch, '{"spec":{"storage":{"size":"500Mi"}}}')
+    assert "can not be changed" in refuse(
+        *patch, '{"spec":{"storage":{"storageClassName":"other"}}}'
+    )

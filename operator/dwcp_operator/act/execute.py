@@ -18,7 +18,6 @@ from dwcp_operator.build.names import Object, Subject
 from dwcp_operator.build.pod import PodSettings, mounts_token, pod
 from dwcp_operator.conditions import Situation
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
-from dwcp_operator.plan.observed import Observed
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
     CompleteGenesis,
@@ -80,7 +79,7 @@ class Executor:
         self._settings = settings
         self._extras = Extras(writer, events)
         self._out: Rollout | None = None
-        self._observed = Observed()
+        self._seen: Situation | None = None
         self.failures: dict[str, str] = {}
 
     async def round(
@@ -90,7 +89,7 @@ class Executor:
 
         `snapshot` was read in this round. Raises LeaseLostError.
         """
-        self.failures, self._out, self._observed = {}, out, seen.observed
+        self.failures, self._out, self._seen = {}, out, seen
         for body in _surroundings(snapshot.subject, ready_but_faulty):
             await self._try(f"{body['kind']}", self._writer.ensure(snapshot, body))
         for action in self._extras.actions(snapshot):
@@ -183,10 +182,14 @@ class Executor:
         except ApiError as error:
             if "exceeded quota" not in str(error):
                 raise  # the one that is evicted makes room for the one that follows
-        reason = roll_reason(self._rollout, self._observed.member(member))
+        assert self._seen is not None, "steps are done in a round"
+        reason = roll_reason(self._rollout, self._seen.observed.member(member))
         await self._writer.evict(found)
         self._metrics.rolls.labels(str(reason)).inc()
-        note = f"{member} is restarted: {reason}, revision {template.revision}"
+        note = (
+            f"{member} is restarted: {reason}, revision {template.revision}; "
+            f"{self._seen.agreed.primary or 'nobody'} leads"
+        )
         await self._events.post(subject, EventReason.MEMBER_ROLLED, note)
 
     async def _stop(self, snapshot: Snapshot, member: str) -> None:

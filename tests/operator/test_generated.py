@@ -1,0 +1,288 @@
+"""Generated resources: each is refused with a sentence, or planned to a running cluster.
+
+The generator walks the definition's own schema and writes what it allows, what it nearly allows,
+and what it does not. Repeat a failure with the line that hypothesis prints.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dwcp_operator import crds, rules
+from dwcp_operator.build import budget, monitoring, network, storage
+from dwcp_operator.build.names import Subject
+from dwcp_operator.build.pod import PodSettings, pod
+from dwcp_operator.manifest import ManifestError, load_manifest
+from dwcp_operator.plan import (
+    CompleteGenesis,
+    CreateGenesis,
+    CreateVolume,
+    DeliverGenesis,
+    Desired,
+    EnsureKeys,
+    GenesisHeld,
+    GenesisSeen,
+    GrowVolume,
+    MemberObserved,
+    Observed,
+    Report,
+    RollMember,
+    StartMember,
+    Step,
+    StopMember,
+    Volume,
+    WaitFor,
+    plan,
+)
+from dwcp_operator.resources import DWCPCluster
+from dwcp_operator.upgrade import desired, rollout
+from kube.subjects import UID
+
+Schema = dict[str, Any]
+COUNT = 500
+SPEC: Schema = crds.schema()["properties"]["spec"]
+GENESIS = b"g" * 32
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 70), st.floats(allow_nan=False, width=16),
+    st.text(alphabet="a1-Z. é\n", max_size=8), st.just([]), st.just({}),
+)  # fmt: skip
+
+
+GOOD: dict[str, list[Any]] = {
+    "replicas": [4, 7, 10],
+    "mode": ["Auto", "Internet"],
+    "trust": ["Byzantine"],
+    "requestTimeout": ["2s", "500ms"],
+    "stepDeadline": ["60s", "3600s"],
+    "start": ["02:00", "23:59"],
+    "size": ["1Gi", "500M"],
+    "checkpointInterval": [10, 1000],
+    "clients": [["app"], ["a", "b"]],
+    "bootstrap": [
+        {
+            "adopt": {
+                "clusterId": "0" * 32,
+                "volumes": [{"member": f"demo-{i}", "claim": f"old-{i}"} for i in range(4)],
+            }
+        }
+    ],
+}
+"""Values that hold, of fields for which the schema alone seldom finds one."""
+
+
+def values(schema: Schema, name: str = "") -> st.SearchStrategy[Any]:
+    """Mostly what holds or what the schema allows; now and then anything."""
+    good = st.sampled_from(GOOD[name]) if name in GOOD else allowed(schema)
+    return st.one_of(*[good] * 10, allowed(schema), scalars)
+
+
+def allowed(schema: Schema) -> st.SearchStrategy[Any]:
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if "x-kubernetes-int-or-string" in schema:
+        return st.sampled_from([1, 9, -1, "1Gi", "500m", "1Gb", "0.5", "-1"])
+    if "pattern" in schema:
+        return st.from_regex(re.compile(schema["pattern"].replace("$", r"\Z")))
+    match schema["type"]:
+        case "integer":
+            low, high = schema.get("minimum", 1), schema.get("maximum", 31)
+            return st.one_of(st.sampled_from([4, 7, 10]), st.integers(low - 1, high + 1))
+        case "string":
+            return st.text(alphabet="abc-./:1", min_size=0, max_size=12)
+        case "boolean":
+            return st.booleans()
+        case "array":
+            return st.lists(values(schema["items"]), max_size=5)
+        case "object":
+            return objects(schema)
+    raise AssertionError(f"no strategy for {schema}")
+
+
+def objects(schema: Schema, fields_max: int = 3) -> st.SearchStrategy[dict[str, Any]]:
+    """The fields that are required and a few of the others."""
+    if "properties" not in schema:
+        key = st.sampled_from(["cpu", "memory", "disk"])
+        return st.dictionaries(key, values(schema["additionalProperties"]), max_size=2)
+    required = set(schema.get("required", ()))
+    fields = {name: values(child, name) for name, child in schema["properties"].items()}
+    others = st.lists(
+        st.sampled_from(sorted(fields.keys() - required) or sorted(fields)),
+        max_size=fields_max, unique=True,
+    )  # fmt: skip
+
+    @st.composite
+    def written(draw: st.DrawFn) -> dict[str, Any]:
+        return {name: draw(fields[name]) for name in sorted(required | set(draw(others)))}
+
+    return written()
+
+
+specs = objects(SPEC)
+names = st.one_of(
+    *[st.sampled_from(["demo", "a", "x" * 52])] * 5,
+    st.text(alphabet="ab-1A.", min_size=1, max_size=60),
+)
+
+
+class World:
+    """What the planner's steps do, in the fewest words; it asserts what must never be."""
+
+    def __init__(self, wanted: Desired) -> None:
+        self.wanted = wanted
+        self.keys = self.published = False
+        self.genesis: set[str] | None = None
+        self.members = {name: MemberObserved(name=name) for name in wanted.members}
+
+    def observe(self) -> Observed:
+        held = None
+        if self.genesis is not None:
+            held = GenesisHeld(
+                GENESIS, dict.fromkeys(self.members, b"k"), frozenset(self.genesis), self.published
+            )
+        return Observed(keys=self.keys, genesis=held, members=tuple(self.members.values()))
+
+    def change(self, name: str, **changes: Any) -> None:
+        self.members[name] = replace(self.members[name], **changes)
+
+    def act(self, step: Step) -> None:
+        match step:
+            case EnsureKeys():
+                self.keys = True
+            case CreateVolume(name):
+                assert self.genesis is None
+                self.change(name, volume=Volume.PRESENT, volume_bytes=self.wanted.volume_bytes)
+            case StartMember(name):
+                assert not self.members[name].running
+                self.change(name, running=True, identity=b"k", revision=self.wanted.revision)
+            case CreateGenesis():
+                assert self.genesis is None
+                self.genesis = set()
+            case DeliverGenesis(name):
+                assert self.genesis is not None
+                self.genesis.add(name)
+                complete = self.genesis == set(self.members)
+                self.change(name, genesis=GenesisSeen(GENESIS, complete))
+                if complete:
+                    self.change(name, report=report(self.wanted.members[0]), serving=True)
+            case CompleteGenesis():
+                self.published = True
+            case StopMember(name):
+                self.change(name, running=False, report=None, serving=False, identity=None)
+            case WaitFor():
+                return
+            case _:
+                raise AssertionError(f"a new cluster needs no {step}")
+
+
+def report(primary: str) -> Report:
+    return Report(
+        epoch=0, view=0, active=True, primary=primary, mode="Internet", role="backup",
+        final_index=1, applied_index=1, stable_checkpoint=0, stable_state="", ready=True,
+        mute=None, evidence=(), seen_at="",
+    )  # fmt: skip
+
+
+def settled(wanted: Desired) -> World:
+    world = World(wanted)
+    for _ in range(12):
+        steps = plan(wanted, world.observe())
+        if not steps or (wanted.adopt and all(isinstance(s, WaitFor) for s in steps)):
+            return world
+        if wanted.paused:
+            return world
+        for step in steps:
+            world.act(step)
+    raise AssertionError(f"a tight loop: {plan(wanted, world.observe())}")
+
+
+def check_objects(subject: Subject) -> None:
+    made = [
+        network.members_service(subject), network.client_service(subject),
+        network.network_policy(subject), network.account(subject),
+        budget.disruption_budget(subject, 0), monitoring.pod_monitor(subject),
+        monitoring.prometheus_rule(subject), monitoring.dashboard(subject),
+        *(storage.claim(subject, m, "ReadWriteOnce") for m in subject.members),
+        *(
+            pod(subject, m, PodSettings("dwcp:1"), subject.cluster.template, with_token=True)
+            for m in subject.members
+        ),
+    ]  # fmt: skip
+    for body in made:
+        json.dumps(body, allow_nan=False)
+        metadata = body["metadata"]
+        assert re.fullmatch(rules.LABEL_PATTERN, metadata["name"]), metadata["name"]
+        assert len(metadata["name"]) <= 63
+        assert all(len(value) <= 63 for value in metadata["labels"].values())
+
+
+def check_refusal(error: ManifestError) -> None:
+    assert error.problems
+    for problem in error.problems:
+        assert problem.sentence.startswith(("spec", "metadata")), problem.sentence
+        assert problem.line is not None
+        assert "does not do:" not in problem.sentence, problem.sentence
+
+
+def check_accepted(cluster: DWCPCluster, counted: Callable[[str], None]) -> None:
+    check_objects(Subject(cluster, UID))
+    wanted = desired(cluster, rollout(cluster, None), 0)
+    assert wanted.rolling.opens_in_ms >= 0
+    end = settled(wanted)
+    if wanted.adopt:
+        counted("waits for the volumes to adopt")
+    elif wanted.hibernate:
+        assert not any(m.running for m in end.members.values())
+        counted("made, and put to sleep")
+    else:
+        assert all(m.ready for m in end.members.values())
+        assert plan(wanted, end.observe()) == ()
+        counted("made, and runs")
+
+
+def test_every_resource_is_refused_with_a_sentence_or_made(tell: Callable[[str], None]) -> None:
+    counts: dict[str, int] = {}
+
+    def counted(what: str) -> None:
+        counts[what] = counts.get(what, 0) + 1
+
+    @settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(spec=specs, name=names)
+    def one(spec: dict[str, Any], name: str) -> None:
+        raw = {
+            "apiVersion": "dwcp.dev/v1alpha1",
+            "kind": "DWCPCluster",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+        try:
+            cluster = load_manifest(yaml.safe_dump(raw, allow_unicode=True))
+        except ManifestError as error:
+            check_refusal(error)
+            counted("refused")
+        else:
+            check_accepted(cluster, counted)
+
+    one()
+    assert counts["refused"] >= COUNT // 20, "hardly anything bad was generated"
+    assert counts["made, and runs"] >= COUNT // 20, "hardly anything good was generated"
+    tell(f"generated resources: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
+
+
+def test_the_world_above_knows_every_step_that_a_running_cluster_can_meet() -> None:
+    """So that a new kind of step is not left out here by mistake."""
+    known = {
+        EnsureKeys, CreateVolume, StartMember, CreateGenesis, DeliverGenesis, CompleteGenesis,
+        StopMember, WaitFor,
+    }  # fmt: skip
+    changes = {RollMember, GrowVolume}
+    others = {kind for kind in Step.__args__ if not kind.__name__.startswith("Report")}
+    assert {kind.__name__ for kind in others - known - changes} == {"AdoptGenesis"}
