@@ -38,9 +38,9 @@ class Loop(Protocol):
 class _Worker:
     """What wakes one cluster's rounds, and when the last one ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.woken = asyncio.Event()
-        self.beat = time.monotonic()
+        self.beat = now
 
     async def pause(self, seconds: float) -> bool:
         """Wait to be woken, at most so long; True when woken."""
@@ -62,13 +62,15 @@ class Dispatcher:
         tasks: asyncio.TaskGroup,
         make: Callable[[str, str], Loop],
         metrics: OperatorMetrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._tasks = tasks
         self._make = make
         self._metrics = metrics
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
         self._workers: dict[Name, _Worker] = {}
-        self._lister = time.monotonic()
+        self._lister = self._clock()
 
     def wake(self, namespace: str, name: str) -> None:
         """Something has happened to this resource or to what belongs to it."""
@@ -76,14 +78,14 @@ class Dispatcher:
         if worker is not None:
             worker.woken.set()
             return
-        self._workers[namespace, name] = worker = _Worker()
+        self._workers[namespace, name] = worker = _Worker(self._clock())
         self._metrics.clusters.set(len(self._workers))
         self._tasks.create_task(self._work((namespace, name), worker))
 
     def age_s(self) -> float:
         """Seconds since the slowest worker's last round ended, done or failed."""
         beats = [self._lister + LIST_EVERY_S, *(w.beat for w in self._workers.values())]
-        return max(0.0, time.monotonic() - min(beats))
+        return max(0.0, self._clock() - min(beats))
 
     async def list_for_ever(self, api: KubeApi, namespaces: tuple[str, ...]) -> None:
         """Look for resources of which no event has come."""
@@ -94,7 +96,7 @@ class Dispatcher:
                         self._find(found["metadata"]["namespace"], found["metadata"]["name"])
             except ApiError as error:
                 _log.warning("list-failed", extra={"detail": str(error)})
-            self._lister = time.monotonic()
+            self._lister = self._clock()
             await asyncio.sleep(LIST_EVERY_S)
 
     def _find(self, namespace: str, name: str) -> None:
@@ -105,7 +107,7 @@ class Dispatcher:
         reconciler, gone, errors = self._make(*name), 0, 0
         while gone < 2:
             delay_s, errors = await self._round(name, reconciler, errors)
-            worker.beat = time.monotonic()
+            worker.beat = self._clock()
             if delay_s is None:
                 # Deleted, or another one of this name: that begins without what was remembered.
                 reconciler, gone = self._make(*name), gone + 1

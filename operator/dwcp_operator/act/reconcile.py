@@ -209,7 +209,32 @@ class Reconciler:
             unread = isinstance(error, UnreadableError)
             reason = EventReason.RESOURCE_UNREADABLE if unread else EventReason.ACTION_FAILED
             await self._tell(raw, str(error), reason)
+            await self._show(raw, str(error), reason)
         return RESYNC_S
+
+    async def _show(self, raw: Object, trouble: str, reason: EventReason) -> None:
+        """Degraded says what is wrong; all else in the status stays as it was."""
+        status = dict(raw.get("status") or {})
+        conditions = [c for c in status.get("conditions", []) if c["type"] != "Degraded"]
+        old = [c for c in status.get("conditions", []) if c["type"] == "Degraded"]
+        same = [c for c in old if (c["status"], c["message"]) == ("True", trouble[:4096])]
+        if same:
+            return
+        degraded = Condition(
+            type="Degraded",
+            status="True",
+            reason=str(reason),
+            message=trouble[:4096],
+            observed_generation=raw["metadata"].get("generation", 0),
+            last_transition_time=utc_now(),
+        )
+        shown = degraded.model_dump(mode="json", by_alias=True)
+        body = {**raw, "status": {**status, "conditions": [*conditions, shown]}}
+        try:
+            await self._tools.writer.replace_status(body)
+        except ApiError as refused:
+            if not (refused.is_conflict or refused.is_missing):
+                raise
 
     async def _tell(self, raw: Object, trouble: str, reason: EventReason) -> None:
         """Post what is wrong, once."""

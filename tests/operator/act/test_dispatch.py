@@ -4,6 +4,7 @@ import asyncio
 
 from dwcp_operator.act.api import ApiError
 from dwcp_operator.act.dispatch import Dispatcher
+from dwcp_operator.act.health import AGE_S_MAX, Health
 from dwcp_operator.act.metrics import OperatorMetrics
 from kube.apiserver import serving
 from kube.subjects import resource
@@ -18,6 +19,7 @@ class Rounds:
         self.asked: list[str] = []
         self.touched = 0
         self.answers: list[float | Exception | None] = []
+        self.hangs: asyncio.Event | None = None
 
     def make(self, namespace: str, name: str) -> Rounds:
         self.made.append(f"{namespace}/{name}")
@@ -28,6 +30,8 @@ class Rounds:
 
     async def round(self) -> float | None:
         self.asked.append("round")
+        if self.hangs is not None:
+            await self.hangs.wait()
         answer = self.answers.pop(0) if self.answers else 60.0
         if isinstance(answer, Exception):
             raise answer
@@ -57,6 +61,25 @@ async def test_many_wake_ups_are_one_round_and_a_later_one_reads_anew() -> None:
         await until(lambda: len(rounds.asked) > before, what="another round")
         assert rounds.made == ["shop/demo"]
         assert rounds.touched >= 1
+        cancel_all()
+
+
+@in_loop
+async def test_health_fails_while_a_round_does_not_end() -> None:
+    rounds, now = Rounds(), [1000.0]
+    rounds.hangs = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        dispatcher = Dispatcher(tasks, rounds.make, OperatorMetrics(), lambda: now[0])
+        dispatcher.wake("shop", "demo")
+        await until(lambda: rounds.asked, what="a round")
+        for age_s, well in ((AGE_S_MAX - 1, True), (AGE_S_MAX + 1, False)):
+            now[0] = 1000.0 + age_s
+            health = Health(leads=True, age_s=dispatcher.age_s(), contact_age_s=0.0)
+            assert (health.problem() is None) == well
+        rounds.hangs.set()
+        now[0] += 1.0
+        dispatcher._lister = now[0]
+        await until(lambda: dispatcher.age_s() <= 1.0, what="the round's end")
         cancel_all()
 
 

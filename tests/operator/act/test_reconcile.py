@@ -312,3 +312,19 @@ async def test_a_resource_that_is_not_understood_is_told_and_left_alone() -> Non
         assert event["reason"] == "ResourceUnreadable"
         assert "use 4 or 7" in event["note"]
         assert not writes(server)
+        told = condition(server, "Degraded")
+        assert told["reason"] == "ResourceUnreadable"
+        assert "use 4 or 7" in told["message"]
+        mark = len(server.writes)
+        await reconciler(api, http).round()
+        assert [w for w in server.writes[mark:] if w.endswith("/status")] == []
+
+
+@in_loop
+async def test_adopted_members_of_another_cluster_are_told_and_end_no_round() -> None:
+    """The definition lets a name through that only begins alike: its rules have a budget."""
+    async with serving() as (server, api), aiohttp.ClientSession() as http:
+        volumes = [{"member": f"demo-x-{i}", "claim": f"old-{i}"} for i in range(4)]
+        put_resource(server, bootstrap={"adopt": {"clusterId": "f" * 32, "volumes": volumes}})
+        await rounds(reconciler(api, http), 2)
+        assert "demo-0 to demo-3" in condition(server, "Degraded")["message"]
