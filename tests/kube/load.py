@@ -26,7 +26,7 @@ async def main():
     async with Client.from_directory("/etc/dwcp") as client:
         while not stop.done():
             try:
-                await client.put(f"load/{written}", str(written), timeout_ms=30000)
+                await client.put(f"load/{written:09}", str(written), timeout_ms=30000)
             except DWCPError:
                 continue
             now = time.monotonic()
@@ -34,10 +34,12 @@ async def main():
             since, written = now, written + 1
             if written == 1:
                 print("writing", flush=True)
-        lost = 0
-        for i in range(written):
-            found = await client.get(f"load/{i}", timeout_ms=30000)
-            lost += found is None or found.value != str(i).encode()
+        found, start, more = set(), b"load/", True
+        while more:
+            page = await client.range(start, b"load0", limit=500, timeout_ms=30000)
+            found |= {kv.value.decode() for kv in page.kvs}
+            more, start = page.more, page.kvs[-1].key + b"\\0" if page.kvs else b""
+        lost = len({str(i) for i in range(written)} - found)
     print(json.dumps({"writes": written, "lost": lost, "pause_ms": round(1000 * longest)}))
 
 asyncio.run(main())

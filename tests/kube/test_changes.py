@@ -13,6 +13,7 @@ from kube.conftest import Make
 from kube.load import Load
 from kube.product import Cluster
 from sandbox.cluster import Sandbox
+from sandbox.shell import CommandError
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
@@ -160,3 +161,37 @@ def test_a_growth_that_the_class_refuses_is_told_and_taken_back(cluster: Cluster
     patch(cluster, storage={"size": "1Gi"})
     wait_condition(cluster, "Degraded", "AllMembersReady")
     assert uids(cluster) == before
+
+
+def evict(cluster: Cluster, member: str) -> None:
+    """What a drain does with each Pod; CommandError when the budget forbids it."""
+    metadata = {"name": member, "namespace": cluster.namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+    path = f"/api/v1/namespaces/{cluster.namespace}/pods/{member}/eviction"
+    cluster.sandbox.kubectl("create", "--raw", path, "--filename=-", stdin=json.dumps(body))
+
+
+def test_a_drain_takes_one_member_and_then_waits_until_it_is_back(cluster: Cluster) -> None:
+    cluster.wait_all_ready()
+    cluster.sandbox.wait_until(lambda: allowed(cluster, 1), 30)
+    before = uids(cluster)
+    evict(cluster, "changing-0")
+    with pytest.raises(CommandError, match="disruption budget"):
+        evict(cluster, "changing-1")
+    cluster.put("during", "a drain")
+    cluster.sandbox.wait_until(lambda: same(cluster, "changing-0", before), 60)
+    cluster.wait_all_ready()
+    cluster.sandbox.wait_until(lambda: allowed(cluster, 1), 30)
+    evict(cluster, "changing-1")
+    cluster.sandbox.wait_until(lambda: same(cluster, "changing-1", before), 60)
+    cluster.wait_all_ready()
+
+
+def allowed(cluster: Cluster, count: int) -> str:
+    budget = cluster.sandbox.get("pdb", cluster.name, cluster.where)
+    found = budget["status"].get("disruptionsAllowed")
+    return "" if found == count else f"{count} allowed disruptions, not {found}"
+
+
+def same(cluster: Cluster, member: str, before: dict[str, str]) -> str:
+    return f"a new {member}" if uids(cluster).get(member) in (before[member], None) else ""

@@ -27,7 +27,7 @@ from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
 from dwcp_operator.plan.planner import plan
-from dwcp_operator.plan.steps import Step
+from dwcp_operator.plan.steps import Step, WaitFor, WaitReason
 from dwcp_operator.resources import ClusterStatus, Condition
 from dwcp_operator.rules import size_bytes
 from dwcp_operator.status import cluster_status
@@ -40,6 +40,7 @@ PROGRESS_S: Final = 10.0
 """Members' progress alone is written this often: it changes all the time."""
 LAST_SEEN_S: Final = 60.0
 """And that they still answer, when nothing else is new, this often."""
+PATIENT: Final = frozenset({WaitReason.WINDOW, WaitReason.PAUSED, WaitReason.GROWTH})
 TROUBLE_ROUNDS_SHOWN: Final = 5
 """What goes wrong in this many rounds in a row is no passing conflict: it is shown."""
 
@@ -126,7 +127,7 @@ class Reconciler:
         """Soon while there is something to do or to wait for; slower the longer it fails."""
         if self._failed_rounds:
             return float(min(BUSY_S * 2 ** min(self._failed_rounds, 6), RESYNC_S))
-        return BUSY_S if steps else IDLE_S
+        return IDLE_S if all(_is_patient(step) for step in steps) else BUSY_S
 
     async def _read(self) -> bool:
         """Read everything; False when the resource is gone. What fails leaves nothing half-read."""
@@ -271,6 +272,11 @@ def _storage_size(snapshot: Snapshot) -> str | None:
     claims = (snapshot.find(CLAIM, snapshot.subject.claim(m)) for m in snapshot.subject.members)
     sizes = [c["spec"]["resources"]["requests"]["storage"] for c in claims if c is not None]
     return max(sizes, key=lambda size: size_bytes(size) or 0, default=None)
+
+
+def _is_patient(step: Step) -> bool:
+    """True for a wait that may last for days, of which an event tells or a clock."""
+    return isinstance(step, WaitFor) and step.reason in PATIENT
 
 
 def _ready_but_faulty(seen: Situation) -> int:

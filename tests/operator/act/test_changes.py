@@ -11,7 +11,7 @@ from dwcp_operator.act.api import KubeApi
 from dwcp_operator.act.events import Events
 from dwcp_operator.act.execute import Settings
 from dwcp_operator.act.metrics import OperatorMetrics
-from dwcp_operator.act.reconcile import Reconciler, Tools
+from dwcp_operator.act.reconcile import IDLE_S, Reconciler, Tools
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.pod import PodSettings
 from kube.apiserver import ApiServer, Object, serving
@@ -172,6 +172,7 @@ async def test_a_paused_resource_is_only_looked_at_and_its_generation_is_not_tak
         await rounds(loop, 4)
         assert changes(server, mark) == []
         assert condition(server, "Progressing")["reason"] == "Paused"
+        assert await loop.round() == IDLE_S, "a pause may last for days"
         assert found_status(server)["observedGeneration"] == 1
         assert "Paused" in events(server)
         change(server, image="dwcp:1")
