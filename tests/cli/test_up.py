@@ -112,6 +112,34 @@ def test_up_status_down_and_up_again_keeps_the_data(cluster: Local) -> None:
     assert "blue" in cluster.ok("get", "colour")
 
 
+def test_a_restart_takes_the_members_one_at_a_time_and_the_primary_last(cluster: Local) -> None:
+    cluster.ok("up", "-f", str(MANIFEST), "--detach")
+    cluster.ok("put", "colour", "blue")
+    before, status = cluster.pids(), cluster.status()
+    out = cluster.ok("restart")
+    assert "All 4 members were restarted" in out
+    after = cluster.pids()
+    assert all(after[name] not in (None, pid) for name, pid in before.items())
+    log = (cluster.root / "supervisor.log").read_text().splitlines()
+    told = [line.split(" ", 1)[1] for line in log]
+    order = [line.split()[0] for line in told if "is restarted" in line]
+    assert sorted(order) == sorted(before)
+    assert order[-1] == status["primary"]
+    steps = [line for line in told if "is restarted" in line or "started (pid" in line]
+    rolled = steps[-8:]
+    assert ["is restarted" in line for line in rolled] == [True, False] * 4, "one at a time"
+    assert "blue" in cluster.ok("get", "colour")
+    assert cluster.status()["view"] == status["view"] + 1, "the lead moves once"
+
+
+def test_a_restart_without_a_supervisor_says_what_to_do(cluster: Local) -> None:
+    cluster.ok("up", "-f", str(MANIFEST), "--detach")
+    cluster.ok("down")
+    refused = cluster.dwcp("restart")
+    assert refused.returncode == 1
+    assert "dwcp up" in refused.stderr
+
+
 def test_a_killed_member_is_started_again(cluster: Local) -> None:
     cluster.ok("up", "-f", str(MANIFEST), "--detach")
     victim, pid = next(iter(cluster.pids().items()))

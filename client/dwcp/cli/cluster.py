@@ -192,6 +192,35 @@ def down(data_dir: Path) -> None:
         click.echo(f"The data stays: bring it up again with `dwcp up --data {data_dir}`.")
 
 
+@click.command()
+@_data_option
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=_Seconds(),
+    default="120s",
+    show_default=True,
+    help="How long all of it may take.",
+)
+def restart(data_dir: Path, *, timeout_s: float) -> None:
+    """Restart the members on this machine, after an upgrade of dwcp for instance.
+
+    One at a time, when the others' signed answers show a quorum without it; the primary comes last
+    and hands over first.
+    """
+    from dwcp_operator.local.control import members_tree
+    from dwcp_operator.local.control import restart as roll
+    from dwcp_operator.local.errors import LocalError
+
+    layout = _open(data_dir)
+    try:
+        status = roll(layout, timeout_s)
+    except LocalError as error:
+        _fail(str(error), EXIT_REFUSED)
+    click.echo(_table(members_tree(status, layout)))
+    click.echo(f"All {status.replicas} members were restarted; view {status.view}.")
+
+
 def _open(data_dir: Path) -> Layout:
     from dwcp_operator.local.errors import LocalError
     from dwcp_operator.local.layout import open_layout

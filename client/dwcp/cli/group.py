@@ -22,6 +22,7 @@ class Lazy:
 COMMANDS: Final = {
     "up": Lazy("dwcp.cli.cluster", "up", "Start a cluster on this machine, or bring it up again."),
     "down": Lazy("dwcp.cli.cluster", "down", "Stop the cluster on this machine; its data stays."),
+    "restart": Lazy("dwcp.cli.cluster", "restart", "Restart the members, one at a time."),
     "status": Lazy("dwcp.cli.cluster", "status", "Show the cluster and every member."),
     "put": Lazy("dwcp.cli.data", "put", "Write a key."),
     "get": Lazy("dwcp.cli.data", "get", "Read a key, or all keys with a prefix."),

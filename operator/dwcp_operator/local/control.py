@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dwcp_operator.conditions import situation
 from dwcp_operator.local.errors import StartFailedError
-from dwcp_operator.local.files import last_lines, rotate
+from dwcp_operator.local.files import last_lines, replace_file, rotate
 from dwcp_operator.local.genesis import GenesisKeeper
 from dwcp_operator.local.layout import ClusterFile, Layout, Lock, open_layout, read_supervisor
 from dwcp_operator.local.observe import Observer, Run, utc_now
@@ -198,6 +199,39 @@ def _with_logs(layout: Layout, what: str, *, supervisor: bool) -> str:
         lines += [f"  {path.stem}: {line[:300]}" for line in last_lines(path, 2)]
     lines.append(f"All of them are in {layout.root}.")
     return "\n".join(lines)
+
+
+# --- restart ---------------------------------------------------------------------------------
+
+
+def restart(layout: Layout, timeout_s: float) -> ClusterStatus:
+    """Have the supervisor restart all members, one at a time; returns when all vote again.
+
+    Raises StartFailedError after `timeout_s`, or when no supervisor runs.
+    """
+    _, cluster, _ = open_layout(layout.root)
+    supervisor = find_supervisor(read_supervisor(layout))
+    if supervisor is None:
+        raise StartFailedError(
+            f"no supervisor runs, and nothing is to be restarted: `dwcp up --data {layout.root}`"
+        )
+    wanted = secrets.token_hex(8)
+    replace_file(layout.restart, wanted.encode())
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        status = last_status(layout)
+        if status is not None and _all_restarted(status, wanted, len(cluster.members)):
+            return status
+        if not is_alive(supervisor):
+            raise StartFailedError(_with_logs(layout, "the supervisor ended", supervisor=True))
+        time.sleep(POLL_S)
+    what = f"not all members were restarted within {timeout_s:g} s; the supervisor goes on"
+    raise StartFailedError(_with_logs(layout, what, supervisor=True))
+
+
+def _all_restarted(status: ClusterStatus, revision: str, n: int) -> bool:
+    upgrade = status.upgrade
+    return upgrade is not None and (upgrade.revision, upgrade.updated) == (revision, n)
 
 
 # --- down ------------------------------------------------------------------------------------

@@ -135,6 +135,11 @@ class Layout:
         return self.root / "status.json"
 
     @property
+    def restart(self) -> Path:
+        """Written when members are to be restarted: those that are older than it are."""
+        return self.root / "restart"
+
+    @property
     def testing(self) -> Path:
         """Strategies of lying members, by name; for tests and the demo only."""
         return self.root / "testing.json"

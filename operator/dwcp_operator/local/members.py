@@ -21,6 +21,10 @@ from dwcp_operator.local.processes import (
 
 STEADY_S: Final = 30.0
 """A member that was ready this long begins its back-off anew."""
+STOP_S_MAX: Final = 7.0
+"""A member that was asked to stop and runs on is stopped at once after so long."""
+BEFORE: Final = "before"
+"""The revision of a member that is older than the request for a restart."""
 
 
 @dataclass(slots=True)
@@ -30,6 +34,8 @@ class _Track:
     last_exit: int | None = None
     stopped_at: float = 0.0
     ready_since: float | None = None
+    asked_at: float | None = None
+    """When it was asked to stop, to be started again."""
 
 
 class Members:
@@ -49,7 +55,7 @@ class Members:
 
     def runs(self) -> dict[str, Run]:
         """What is known of each member's process now; notices those that have stopped."""
-        now = time.monotonic()
+        now, asked = time.monotonic(), restart_request(self._layout)
         for name, track in self._tracks.items():
             if track.process is not None and not track.process.running():
                 self._note_stop(name, track, now)
@@ -59,6 +65,8 @@ class Members:
                 attempts=track.attempts,
                 last_exit=track.last_exit,
                 stopped_for_ms=int((now - track.stopped_at) * 1000),
+                revision=_revision(track.process, asked),
+                unready_for_ms=_unready_ms(track),
             )
             for name, track in self._tracks.items()
         }
@@ -67,7 +75,9 @@ class Members:
         assert track.process is not None, "only a process stops"
         code = track.process.exit_code
         track.process, track.last_exit, track.stopped_at = None, code, now
-        track.attempts += 1
+        if track.asked_at is None:
+            track.attempts += 1
+        track.asked_at = None
         track.ready_since = None
         self._emit(f"{name} stopped ({_describe(code)})")
         if code not in (0, None) and code > 0:
@@ -108,6 +118,18 @@ class Members:
         lying = f", test strategy {strategy}" if strategy is not None else ""
         self._emit(f"{member.name} started (pid {track.process.pid}{lying})")
 
+    def restart(self, name: str) -> None:
+        """Ask a member to stop, once: it hands over when it leads, and is then started again."""
+        track, now = self._tracks[name], time.monotonic()
+        if track.process is None or not track.process.running():
+            return
+        if track.asked_at is None:
+            track.asked_at = now
+            terminate(track.process.process)
+            self._emit(f"{name} is restarted: it was asked for")
+        elif now - track.asked_at > STOP_S_MAX:
+            kill(track.process.process)
+
     def any_running(self) -> bool:
         """True while a member's process runs."""
         return any(t.process is not None and t.process.running() for t in self._tracks.values())
@@ -126,6 +148,35 @@ class Members:
                 kill(track.process.process)
                 names.append(name)
         return names
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRequest:
+    """A request that members be restarted; `at` is Unix seconds."""
+
+    revision: str
+    at: float
+
+
+def restart_request(layout: Layout) -> RestartRequest | None:
+    """The last request for a restart; None when there was none."""
+    try:
+        return RestartRequest(layout.restart.read_text().strip(), layout.restart.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+
+
+def _revision(process: MemberProcess | None, asked: RestartRequest | None) -> str:
+    """Told by the process itself, so that a new supervisor knows it too."""
+    if process is None or asked is None:
+        return ""
+    return asked.revision if process.started_at >= asked.at else BEFORE
+
+
+def _unready_ms(track: _Track) -> int:
+    if track.process is None or track.ready_since is not None:
+        return 0
+    return max(0, int((time.time() - track.process.started_at) * 1000))
 
 
 def _describe(code: int | None) -> str:

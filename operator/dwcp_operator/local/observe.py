@@ -17,12 +17,17 @@ from dwcp_operator.plan.observed import GenesisSeen, MemberObserved, Observed, R
 
 
 class Run(Struct, frozen=True):
-    """What the caller knows of a member's process; times are milliseconds."""
+    """What the caller knows of a member's process; times are milliseconds.
+
+    `revision` names the request for a restart after which it was started, "" when unknown.
+    """
 
     running: bool
     attempts: int = 0
     last_exit: int | None = None
     stopped_for_ms: int = 0
+    revision: str = ""
+    unready_for_ms: int = 0
 
 
 STOPPED = Run(running=False)
@@ -94,6 +99,9 @@ class Observer:
             identity=identity,
             genesis=genesis,
             report=report,
+            revision=run.revision if run.running else "",
+            serving=report is not None and report.ready,
+            unready_for_ms=run.unready_for_ms,
         )
 
     async def _ask(self, name: str) -> tuple[bytes | None, GenesisSeen | None, Report | None]:

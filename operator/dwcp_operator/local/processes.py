@@ -135,6 +135,11 @@ class MemberProcess:
         return is_alive(self.process)
 
     @property
+    def started_at(self) -> float:
+        """When it was started, in Unix seconds."""
+        return float(self.process.create_time())
+
+    @property
     def exit_code(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs or when it is no child."""
         return None if self._child is None else self._child.poll()

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -19,7 +20,7 @@ from dwcp_operator.local.errors import GenesisConflictError
 from dwcp_operator.local.files import replace_file
 from dwcp_operator.local.genesis import GenesisKeeper
 from dwcp_operator.local.layout import Layout, SupervisorFile, open_layout
-from dwcp_operator.local.members import Members
+from dwcp_operator.local.members import Members, restart_request
 from dwcp_operator.local.observe import Observer, utc_now
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
 from dwcp_operator.plan.observed import Desired
@@ -31,10 +32,11 @@ from dwcp_operator.plan.steps import (
     CreateVolume,
     DeliverGenesis,
     EnsureKeys,
+    RollMember,
     StartMember,
     Step,
 )
-from dwcp_operator.resources import ClusterStatus
+from dwcp_operator.resources import ClusterStatus, UpgradeStatus
 from dwcp_operator.status import cluster_status
 
 LOOK_S_BUSY: Final = 0.1
@@ -127,8 +129,10 @@ class Supervisor:
 
     async def _round(self, observer: Observer) -> bool:
         """Look, plan, act, report; True while there is something to do or to wait for."""
+        asked = restart_request(self._layout)
+        desired = replace(self._desired, revision=asked.revision if asked else "")
         observed = await observer.observe(self._members.runs())
-        steps = plan(self._desired, observed)
+        steps = plan(desired, observed)
         for step in steps:
             if self._stop.is_set():
                 return False
@@ -138,7 +142,7 @@ class Supervisor:
             if member.ready and observed.genesis is not None and observed.genesis.published:
                 self._keeper.drop_token(member.name)
         self._report_problems(observer)
-        self._report(situation(self._desired, observed, steps))
+        self._report(situation(desired, observed, steps))
         return bool(steps)
 
     # --- actions ---------------------------------------------------------------------------
@@ -178,6 +182,8 @@ class Supervisor:
             case CompleteGenesis():
                 self._keeper.publish()
                 self._emit(f"genesis signed by all {len(self._desired.members)} members")
+            case RollMember(name):
+                self._members.restart(name)
             case _:
                 return  # waits and reports act on nothing: the conditions say them
 
@@ -208,6 +214,7 @@ class Supervisor:
             cluster_id=self._cluster.cluster_id,
             previous=before.conditions if before is not None else (),
             now=utc_now(),
+            upgrade=_upgrade(seen),
         )
         if before is not None and _gist(status) == _gist(before):
             return
@@ -234,9 +241,23 @@ class Supervisor:
         self._emit("all members stopped")
 
 
+def _upgrade(seen: Situation) -> UpgradeStatus | None:
+    """How far a restart that was asked for has come; None when none was."""
+    revision = seen.desired.revision
+    updated = sum(m.ready and m.revision == revision for m in seen.observed.members)
+    return UpgradeStatus(revision=revision, updated=updated) if revision else None
+
+
 def _gist(status: ClusterStatus) -> tuple[object, ...]:
     """What a status says besides members' progress, which changes all the time."""
-    return status.conditions, status.epoch, status.view, status.primary, status.ready
+    return (
+        status.conditions,
+        status.epoch,
+        status.view,
+        status.primary,
+        status.ready,
+        status.upgrade,
+    )
 
 
 def _changes(before: ClusterStatus | None, after: ClusterStatus) -> list[str]:
