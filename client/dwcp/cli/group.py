@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "put": Lazy("dwcp.cli.data", "put", "Write a key."),
     "get": Lazy("dwcp.cli.data", "get", "Read a key, or all keys with a prefix."),
     "del": Lazy("dwcp.cli.data", "delete", "Delete a key, or all keys with a prefix."),
+    "gateway": Lazy("dwcp.cli.gateway", "gateway", "Serve etcd's JSON API, verified."),
     "evidence": Lazy("dwcp.cli.evidence", "evidence", "Show, export and check proofs of lies."),
     "predict": Lazy("dwcp.cli.predict", "predict", "Predict the latency of a cluster to be."),
     "demo": Lazy("dwcp.cli.demo", "demo", "Watch four replicas agree, one killed, one lying."),
