@@ -62,8 +62,8 @@ class Problems:
         self._metrics.rejected.labels("etcd-path").inc()
         message = (
             "a replica takes operations only in envelopes that a client signed: the etcd API is "
-            "served by `dwcp gateway`, which verifies replies for its users and is not built yet; "
-            "until then use `dwcp put`, `dwcp get`, `dwcp del` or dwcp.Client"
+            "served by `dwcp gateway`, which verifies replies for its users; or use `dwcp put`, "
+            "`dwcp get`, `dwcp del` or dwcp.Client"
         )
         body = {"error": message, "code": GRPC_UNAUTHENTICATED, "message": message}
         return web.Response(status=401, text=json.dumps(body), content_type="application/json")
