@@ -50,8 +50,9 @@ from dwcp_replica.durable import DataDirectory
 from dwcp_replica.net import hello as peer_hello
 from dwcp_replica.node.config import Address, NodeConfig
 from dwcp_replica.node.genesis import GenesisKeeper
+from dwcp_replica.node.reading import read_query
 from dwcp_replica.node.running import RunningReplica
-from dwcp_replica.store import Store
+from dwcp_replica.store import RefusalReason, Store
 from replica.core.conversation import Conversation
 from replica.mutations import Target
 from replica.test_node_backlog import running
@@ -108,6 +109,7 @@ def client_side(path: Path) -> list[Target]:
         Target("Envelope", frames, Requests(replica, frames).take),
         Target("Query", queries, Requests(replica, queries).take),
         Target("EnvelopeBody", bodies, SignedBodies(replica.genesis).take),
+        Target("QueryBody", reads, SignedQuestions(replica.genesis).take),
     ]
 
 
@@ -170,6 +172,24 @@ class SignedBodies:
             decoder_of(EnvelopeBody)(body)
         except msgspec.DecodeError:
             return "undecodable"
+        return "a request"
+
+
+class SignedQuestions:
+    """The same for reads beside the log: they change nothing, and two stores agree."""
+
+    def __init__(self, genesis: EpochRecord) -> None:
+        self._genesis = genesis
+        self._stores = [Store(genesis), Store(genesis)]
+        self._digest = self._stores[0].digest()
+
+    def take(self, body: bytes) -> str:
+        found = read_query(asked(self._genesis, body))
+        if not isinstance(found, QueryBody):
+            return "undecodable" if found[0] == RefusalReason.MALFORMED else "refused"
+        shown = {store.read(CLIENT.public_key, found.operations) for store in self._stores}
+        assert len(shown) == 1
+        assert self._stores[0].digest() == self._digest
         return "a request"
 
 

@@ -24,7 +24,7 @@ from replica.waiting import in_loop
 
 FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "400"))
 SEED = int(os.environ.get("DWCP_FUZZ_SEED", "20261122"))
-NEVER_REFUSED = {"Challenge", "ServerHello", "EnvelopeBody"}
+NEVER_REFUSED = {"Challenge", "ServerHello", "EnvelopeBody", "QueryBody"}
 """A nonce is answered whatever it is; what a client signs is its own."""
 
 
