@@ -254,9 +254,18 @@ def _degraded(seen: Situation) -> Verdict:
         return "False", Reason.BOOTSTRAPPING, "the cluster is being made"
     if seen.sleeps:
         return "False", Reason.HIBERNATED, _ASLEEP
+    if missing and _is_planned(seen, missing):
+        return "False", Reason.ROLLING, f"{missing[0]} is being restarted for a change"
     if missing:
         return "True", Reason.MEMBERS_NOT_READY, f"not ready: {', '.join(missing)}"
     return "False", Reason.ALL_READY, f"all {seen.n} members are ready"
+
+
+def _is_planned(seen: Situation, missing: list[str]) -> bool:
+    """True while one member is down for a change that is rolled out, and not for too long."""
+    rolling = seen.desired.rolling
+    down_ms = max(seen.observed.member(name).unready_for_ms for name in missing)
+    return not rolling.settled and len(missing) == 1 and down_ms < rolling.deadline_ms
 
 
 def _trouble(step: Step) -> tuple[Reason, str] | None:

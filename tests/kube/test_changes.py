@@ -98,7 +98,8 @@ def test_an_image_is_rolled_under_load_without_losing_a_write(
     events = story(cluster)
     order = rolled(events)
     assert sorted(member for member, _ in order) == sorted(before)
-    assert [member == primary for member, primary in order] == [False, False, False, True]
+    # A restarted member may ask for another view, and so move the lead to one that is done.
+    assert not any(member == primary for member, primary in order[:-1]), "the primary is last"
     views = sum(reason == "ViewChanged" for reason, _ in events[mark:])
     tell(
         f"image roll of 4 members under load: {took_s:.0f} s, {result.writes} writes, "

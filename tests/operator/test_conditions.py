@@ -274,6 +274,18 @@ def verdicts_of(desired: Desired, seen: Observed, *steps: Step) -> dict[str, tup
     return {c.type: (c.status, c.reason) for c in found}
 
 
+def test_the_member_that_is_rolled_is_no_fault_until_it_takes_too_long() -> None:
+    rolling = replace(DESIRED, rolling=Rolling(settled=False, deadline_ms=60_000))
+    one = observed(report(), report(), report(), None)
+    assert verdicts_of(rolling, one)["Degraded"] == ("False", "Rolling")
+    assert verdicts_of(DESIRED, one)["Degraded"] == ("True", "MembersNotReady"), "no change is made"
+    two = observed(report(), report(), None, None)
+    assert verdicts_of(rolling, two)["Degraded"] == ("True", "MembersNotReady"), "one is rolled"
+    late = replace(one.members[3], unready_for_ms=60_000)
+    stuck = replace(one, members=(*one.members[:3], late))
+    assert verdicts_of(rolling, stuck)["Degraded"] == ("True", "MembersNotReady")
+
+
 def test_what_was_rolled_back_is_not_what_was_asked_for() -> None:
     gone_back = replace(DESIRED, rolling=Rolling(failed="abc"))
     assert verdicts_of(gone_back, observed(*[report()] * 4))["Degraded"] == ("True", "RolledBack")

@@ -108,7 +108,7 @@ class Observer:
             genesis=genesis,
             report=report,
             zone=_zone(snapshot, name, pod),
-            **_of_pod(pod if running else None),
+            **_of_pod(pod, running=running),
             **_of_claim(snapshot.find(CLAIM, snapshot.subject.claim(name)), pod),
         )
 
@@ -188,11 +188,12 @@ class _OfClaim(TypedDict):
     needs_restart: bool
 
 
-def _of_pod(pod: Mapping[str, Any] | None) -> _OfPod:
-    """What the API server knows of a member's Pod; None while none runs."""
-    if pod is None:
-        return {"revision": "", "serving": False, "unready_for_ms": 0}
-    metadata = pod["metadata"]
+def _of_pod(pod: Mapping[str, Any] | None, *, running: bool) -> _OfPod:
+    """What the API server knows of a member's Pod; one that is going away is none that runs."""
+    metadata = (pod or {}).get("metadata", {})
+    if pod is None or not running:
+        gone_ms = _age_ms(metadata.get("deletionTimestamp"))
+        return {"revision": "", "serving": False, "unready_for_ms": gone_ms}
     ready = _condition(pod, "Ready")
     serving = ready is not None and ready["status"] == "True"
     since = (ready or {}).get("lastTransitionTime") or metadata.get("creationTimestamp")
