@@ -14,9 +14,10 @@ from typing import Final, get_args
 import click
 import uvloop
 
-from dwcp_replica.node.config import EXIT_FAULT, EXIT_REFUSED, Address, NodeConfig
+from dwcp_replica.node.config import EXIT_FAULT, EXIT_REFUSED, LOG_BYTES_MIN, Address, NodeConfig
 from dwcp_replica.node.hooks import HookMaker
 from dwcp_replica.node.log import LogFormat, configure
+from dwcp_replica.node.machines import MachineNameError, load_machine
 from dwcp_replica.node.process import ReplicaProcess
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -45,6 +46,14 @@ def _token(path: Path | None) -> bytes | None:
     if not token:
         raise click.UsageError(f"--token-file {path} is empty")
     return token
+
+
+def _check_machine(name: str | None) -> None:
+    """Refuse a name that leads to no state machine before anything is opened."""
+    try:
+        load_machine(name)
+    except MachineNameError as error:
+        raise click.UsageError(f"--machine: {error}") from error
 
 
 def _hook_maker(strategy: str | None) -> HookMaker | None:
@@ -77,11 +86,18 @@ def _hook_maker(strategy: str | None) -> HookMaker | None:
     help="One-time token that ties this member to whoever started it.",
 )
 @click.option("--log-format", type=click.Choice(get_args(LogFormat)), default="json")
+@click.option("--machine", help="MODULE:CLASS of a state machine of one's own.")
+@click.option(
+    "--log-bytes",
+    type=click.IntRange(min=1),
+    default=LOG_BYTES_MIN,
+    help="Log kept before a snapshot is made and it is cut.",
+)
 @click.option("--test-strategy", hidden=True)
 def _command(
     data: Path, name: str, cluster: str, namespace: str, client_listen: Address,
     peer_listen: Address, token_file: Path | None, log_format: LogFormat,
-    test_strategy: str | None,
+    machine: str | None, log_bytes: int, test_strategy: str | None,
 ) -> int:  # fmt: skip
     """Run one replica of a DWCP cluster."""
     config = NodeConfig(
@@ -93,7 +109,10 @@ def _command(
         peer_listen=peer_listen,
         token=_token(token_file),
         stay_on_refusal=os.environ.get("DWCP_STAY_ON_REFUSAL") == "1",
+        machine=machine or os.environ.get("DWCP_MACHINE"),
+        log_bytes=log_bytes,
     )
+    _check_machine(config.machine)
     make_hooks = _hook_maker(test_strategy)
     configure(name, log_format)
     if test_strategy is not None:

@@ -53,6 +53,16 @@ class ReplicaMetrics:
         self.pre_prepare_log_size = self._gauge(
             "pre_prepare_log_size", "Log entries above the stable checkpoint."
         )
+        self.log_base = self._gauge("log_base_index", "Entries up to here are cut from memory.")
+        self.log_bytes = self._gauge("log_bytes", "Bytes of log on disk.")
+        self.saved_index = self._gauge("state_saved_index", "A restart finds the state here.")
+        self.snapshot_index = self._gauge("snapshot_index", "Where the newest snapshot stands.")
+        self.transfer_index = self._gauge(
+            "state_transfer_index", "Checkpoint whose state is being fetched; 0 for none."
+        )
+        self.transfer_left = self._gauge(
+            "state_transfer_left", "Parts of it that are known to be missing."
+        )
         self.prepare_log_size = self._gauge("prepare_log_size", "Prepare votes held.")
         self.commit_log_size = self._gauge("commit_log_size", "Commit votes held.")
         self.replica_count = self._gauge("replica_count", "Members of the epoch.")
@@ -72,6 +82,15 @@ class ReplicaMetrics:
         )
         self.state_diverged = self._gauge(
             "state_diverged", "1 when the state differs from a stable checkpoint."
+        )
+        self.transfers = self._counter(
+            "state_transfers", "States that had to be fetched from others.", ("reason",)
+        )
+        self.transfer_bytes = self._counter(
+            "state_transfer_received_bytes", "Bytes of state taken from others."
+        )
+        self.state_lies = self._counter(
+            "state_source_lies", "Parts of a state that were not the certified ones.", ("member",)
         )
         self.halted = self._gauge("halted", "1 when the engine stopped for safety.")
 

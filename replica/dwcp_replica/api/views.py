@@ -68,6 +68,12 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     applied_index: int = 0
     stable_checkpoint: int = 0
     stable_state: str | None = None
+    log_base: int = 0
+    log_bytes: int = 0
+    saved_index: int = 0
+    snapshot_index: int = 0
+    state_transfer: int | None = None
+    state_transfer_left: int = 0
     revision: int = 0
     pending_requests: int = 0
     ready: bool

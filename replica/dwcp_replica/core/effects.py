@@ -295,6 +295,13 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """A restart finds the state at `index` or above."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class TransferBegun:
     """The state may be turned into that of the checkpoint at `index`: nothing executes now."""
 
@@ -313,4 +320,4 @@ class HandOver:
     """This replica is about to stop: give up the primary role."""
 
 
-Input = Tick | Received | Submit | Applied | TransferBegun | Restored | HandOver
+Input = Tick | Received | Submit | Applied | Saved | TransferBegun | Restored | HandOver

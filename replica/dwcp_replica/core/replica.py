@@ -39,6 +39,7 @@ from dwcp_replica.core.effects import (
     Received,
     Record,
     Restored,
+    Saved,
     Submit,
     Tick,
     TransferBegun,
@@ -76,6 +77,7 @@ class Standing:
     commit_log_size: int
     log_base: int
     saved: int
+    has_state: bool
     transfer: int | None
     transfer_left: int
     transfer_bytes: int
@@ -162,6 +164,7 @@ class Replica:
             commit_log_size=len(core.commits),
             log_base=core.log.base.index,
             saved=core.saved,
+            has_state=not core.stateless,
             transfer=None if core.transfer is None else core.transfer.index,
             transfer_left=0 if core.transfer is None else core.transfer.left,
             transfer_bytes=0 if core.transfer is None else core.transfer.received_bytes,
@@ -187,6 +190,9 @@ class Replica:
                     self._driver.submitted(core, envelope)
             case Applied(index, state, saved):
                 checkpoints.on_applied(core, index, state, saved)
+            case Saved(index):
+                core.saved = max(core.saved, index)
+                collection.collect(core)
             case TransferBegun(index):
                 transfer.on_begun(core, index)
             case Restored(index):

@@ -36,7 +36,7 @@ from dwcp.wire.state import (
     StateChunk,
     StateNode,
 )
-from dwcp_replica.core import collection
+from dwcp_replica.core import checkpoints, collection
 from dwcp_replica.core.chain import Point
 from dwcp_replica.core.effects import (
     BaseRecord,
@@ -124,6 +124,8 @@ def on_stable_checkpoint(core: Core, sender: int, message: StableCheckpoint) -> 
     header = certificate.header
     if not core.shows_state or (sender not in core.fetch_asked and core.transfer is None):
         return core.refuse(sender, message, "not-asked")
+    if core.low < header.index <= core.final and core.transfer is None and not core.stateless:
+        return take_stable(core, sender, certificate)
     wanted = header.index > core.final or (core.stateless and header.index >= core.low)
     if core.transfer is not None:
         wanted = header.index > core.transfer.index
@@ -140,6 +142,14 @@ def on_stable_checkpoint(core: Core, sender: int, message: StableCheckpoint) -> 
     core.fetch_since_ms = None
     core.fetch_asked.clear()
     return begin(core, certificate, stamp_ms, message.body)
+
+
+def take_stable(core: Core, sender: int, certificate: Certificate) -> None:
+    """A checkpoint of what is final here: only its votes have not come."""
+    if certificate.kind != "checkpoint" or not core.membership.certificate_holds(certificate):
+        return core.refuse(sender, certificate, "certificate")
+    core.fetch_since_ms = None
+    return checkpoints.set_stable(core, certificate)
 
 
 def begin(core: Core, certificate: Certificate, stamp_ms: int, body: bytes | None) -> None:
@@ -200,7 +210,7 @@ def pursue(core: Core) -> None:
 
 def sources(core: Core, transfer: Transfer) -> list[int]:
     """Who may have the state at the checkpoint; who lied only where nobody else is left."""
-    ahead = [m for m, said in sorted(core.peers.items()) if said.stable >= transfer.index]
+    ahead = [m for m, said in sorted(core.peers.items()) if said.final >= transfer.index]
     known = ahead or [m for m in range(core.n) if m != core.me]
     honest = [m for m in known if m not in transfer.liars]
     first = (core.me + core.now_ms // ASK_AGAIN_MS) % core.n

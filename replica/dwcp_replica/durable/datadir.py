@@ -121,6 +121,16 @@ class DataDirectory:
         return self.path / _WAL
 
     @property
+    def state_path(self) -> Path:
+        """The directory of the replicated state."""
+        return self.path / "state"
+
+    @property
+    def archive_path(self) -> Path:
+        """The directory of what is kept of the log's removed part."""
+        return self.path / "archive"
+
+    @property
     def genesis(self) -> SignedGenesis | None:
         """The genesis stored here; its signatures are for the caller to check."""
         return self._genesis

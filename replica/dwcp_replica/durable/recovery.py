@@ -52,12 +52,14 @@ class LogState(Struct, frozen=True):
     """What the log's directory remembers besides its segments (state.json).
 
     boot_id: of the machine when the log was last opened. segment: the highest that was begun,
-    0 before the first. damage: a tail that was lost, at any time.
+    0 before the first. damage: a tail that was lost, at any time. first: the segment with which
+    the log begins; those before it are needless, and removed.
     """
 
     boot_id: str
     segment: int = 0
     damage: Damage | None = None
+    first: int = 1
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Recovered:
     header: SegmentHeader | None = None
     end: int = 0
     next_ordinal: int = 1
+    total_bytes: int = 0
     damage: Damage | None = None
     is_writable: bool = True
 
@@ -102,7 +105,9 @@ def recover(directory: Path, binding: bytes, boot_id: str) -> Recovered:
     found = Recovered(msgspec.structs.replace(state, boot_id=boot_id), damage=state.damage)
     is_same_boot = state.boot_id == boot_id
     highest = max(state.segment, *numbers) if numbers else state.segment
-    for number in range(1, highest + 1):
+    for needless in [number for number in numbers if number < state.first]:
+        segment_path(directory, needless).unlink()  # a crash came between
+    for number in range(state.first, highest + 1):
         if number not in numbers:
             return _middle(found, f"segment {number} of {highest} is missing")
         if not _read_segment(found, directory, number, highest, binding, is_same_boot):
@@ -164,6 +169,8 @@ def _read_segment(
     if header.binding != binding:
         _middle(found, f"segment {number} belongs to another member or cluster")
         return False
+    if number == found.state.first:
+        found.next_ordinal = header.first
     if header.segment != number or header.first != found.next_ordinal:
         _middle(
             found,
@@ -173,6 +180,7 @@ def _read_segment(
         return False
     scan = scan_segment(header, data)
     found.payloads += scan.payloads
+    found.total_bytes += scan.end
     found.next_ordinal += len(scan.payloads)
     found.header, found.end = header, scan.end
     if scan.finding is Finding.END:

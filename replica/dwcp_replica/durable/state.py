@@ -8,10 +8,11 @@ state is then rebuilt from the newest snapshot, which is synced, and the log abo
 apart, as it does for the log. LMDB is never used with a writable map: a stray pointer could
 write into it, and after a full disk a write to the map ends the process.
 
-Writes are held in memory between commits, which come at checkpoints: many writes of one record
-cost one, an ordered bulk write is several times quicker than single ones, and a commit that finds
-the disk full has changed nothing and is tried again. What was executed since the last commit is
-in the log.
+Writes are held in memory until the checkpoint after them is stable: many writes of one record
+cost one, an ordered bulk write is several times quicker than single ones, what is on disk is
+always a state that a quorum has certified (so that it can be shown to others even after a
+restart), and a commit that finds the disk full has changed nothing and is tried again. What was
+executed since is in the log, and at most a window of it.
 
 Two databases: `records`, and `nodes`, the trie of the digest (store/digest.py), so that neither
 is computed anew at a start. A view for a replica that fetches the state is a read transaction;
@@ -19,8 +20,8 @@ one that is held makes the file grow, since its pages can not be used again, so 
 closed soon (core/transfer.py bounds them). A snapshot is a compacted copy of the file, made
 while work goes on, synced, with a hash of its bytes beside it.
 
-Files: `live/` (LMDB), `snapshot-N/` (a copy as of index N, with `about.json`), `state.json` (boot
-id, and whether the live state was synced when it was closed).
+Files: `live/` (LMDB), `snapshot-N/` (the Nth copy, with `about.json`), `state.json` (boot id, and
+whether the live state was synced when it was closed).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +57,7 @@ _STATE: Final = "state.json"
 _ABOUT: Final = "about.json"
 _DATA: Final = "data.mdb"
 _TARGET: Final = b"target"
+_ABSENT: Final[Any] = b""
 
 
 class LiveState(Struct, frozen=True):
@@ -64,8 +68,9 @@ class LiveState(Struct, frozen=True):
 
 
 class SnapshotAbout(Struct, frozen=True):
-    """about.json: the index that a snapshot stands at, and the SHA-256 of its file, in hex."""
+    """about.json: the index at or above which a snapshot stands, the SHA-256 of its file in hex."""
 
+    number: int
     index: int
     bytes: int
     sha256: str
@@ -101,6 +106,7 @@ class _HeldNodes:
 
     def __init__(self, env: LmdbRecords) -> None:
         self.held: dict[bytes, bytes | None] = {}
+        self.changed: dict[bytes, bytes | None] = {}
         self._env = env
 
     def get(self, place: bytes) -> bytes | None:
@@ -111,11 +117,20 @@ class _HeldNodes:
 
     def set(self, place: bytes, node: bytes) -> None:
         """See digest.Nodes."""
-        self.held[place] = node
+        self.held[place] = self.changed[place] = node
 
     def remove(self, place: bytes) -> None:
         """See digest.Nodes."""
-        self.held[place] = None
+        self.held[place] = self.changed[place] = None
+
+
+@dataclass(slots=True)
+class _Layer:
+    """What changed up to a checkpoint since the one before: values, or None for what goes."""
+
+    index: int
+    records: dict[bytes, bytes | None]
+    nodes: dict[bytes, bytes | None]
 
 
 class LmdbRecords:
@@ -132,9 +147,12 @@ class LmdbRecords:
         self._map_bytes = self._env.info()["map_size"]
         self._read = self._env.begin()
         self._views: list[_View] = []
+        self._copying = threading.Lock()
         self._held: Any = SortedDict()
         """key -> value, or None for a record that goes: what is not committed yet"""
         self._held_bytes = 0
+        self._changed: dict[bytes, bytes | None] = {}
+        self._layers: list[_Layer] = []
         self._undigested: dict[bytes, bytes | None] = {}
         self._nodes = _HeldNodes(self)
         self._trie = Trie(self._nodes)
@@ -201,9 +219,12 @@ class LmdbRecords:
             self._hold(key, None)
 
     def _hold(self, key: bytes, value: bytes | None) -> None:
-        self._held[key] = value
+        before = self._held.get(key, _ABSENT)
+        if before is _ABSENT:
+            self._held_bytes += len(key) + RECORD_OVERHEAD_BYTES
+        self._held_bytes += len(value or b"") - len(before or b"")
+        self._held[key] = self._changed[key] = value
         self._undigested[key] = value
-        self._held_bytes += len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES
 
     def digest(self) -> bytes:
         """See store.records.Records."""
@@ -241,58 +262,73 @@ class LmdbRecords:
         """See store.records.StateRecords. Raises DiskFull."""
         before, self._target = self._target, target
         self._aim_held = True
-        try:
-            self.commit()
-        except DiskFull:
+        if not self.commit():
             self._target = before
-            raise
+            raise DiskFull("no room to begin or end the transfer of a state: it is tried again")
 
-    def commit(self) -> None:
-        """See store.records.StateRecords. Raises DiskFull, and DiskFailure when it is too much."""
+    def seal(self, index: int) -> None:
+        """See store.records.StateRecords."""
         self.digest()
-        if not (self._held or self._aim_held):
-            return
-        while not self._try_write():
-            self._grow()
+        self._layers.append(_Layer(index, self._changed, self._nodes.changed))
+        self._changed, self._nodes.changed = {}, {}
+
+    def commit(self, upto: int | None = None) -> bool:
+        """See store.records.StateRecords. Raises DiskFailure when too much waits for room."""
+        if upto is None:
+            self.seal(-1)
+            taken, left = self._layers, []
+        else:
+            taken = [layer for layer in self._layers if layer.index <= upto]
+            left = self._layers[len(taken) :]
+        merged = _Layer(-1, {}, {})
+        for layer in taken:
+            merged.records.update(layer.records)
+            merged.nodes.update(layer.nodes)
+        if not (merged.records or merged.nodes or self._aim_held):
+            return True
+        if not self._try_write(merged):
+            return False
+        self._layers = left
         self._read.abort()
         self._read = self._env.begin()
-        self._held.clear()
-        self._held_bytes = 0
-        self._nodes.held.clear()
+        self._forget(merged)
         self._aim_held = False
-
-    def try_commit(self) -> bool:
-        """See store.records.StateRecords."""
-        try:
-            self.commit()
-        except DiskFull:
-            return False
         return True
 
-    def _try_write(self) -> bool:
-        """Write what is held; False when the map is too small for it."""
-        try:
-            self._write()
-        except lmdb.MapFullError:
-            return False
-        except lmdb.PanicError as error:
-            raise DiskFailure(f"the state can not be written: {error}") from error
-        except lmdb.Error as error:
-            # a short write shows as an I/O error; what is not committed is kept either way
-            if self._held_bytes > HELD_BYTES_MAX:
-                raise DiskFailure(f"the state can not be written, for long: {error}") from error
-            raise DiskFull(
-                f"no room for the state ({error}): free some or enlarge the volume; nothing was "
-                "lost, and it is tried again"
-            ) from error
-        return True
+    def _forget(self, written: _Layer) -> None:
+        """Hold no longer what was written and has not changed since."""
+        later = [*self._layers, _Layer(-1, self._changed, self._nodes.changed)]
+        for key in written.records:
+            if not any(key in layer.records for layer in later):
+                value = self._held.pop(key)
+                self._held_bytes -= len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES
+        for place in written.nodes:
+            if not any(place in layer.nodes for layer in later):
+                del self._nodes.held[place]
 
-    def _write(self) -> None:
+    def _try_write(self, layer: _Layer) -> bool:
+        """Write a layer, with a larger map where that is needed; False when there is no room."""
+        while True:
+            try:
+                self._write(layer)
+            except lmdb.MapFullError:
+                self._grow()
+            except lmdb.PanicError as error:
+                raise DiskFailure(f"the state can not be written: {error}") from error
+            except lmdb.Error as error:
+                # a short write shows as an I/O error; what is not committed is kept either way
+                if self._held_bytes > HELD_BYTES_MAX:
+                    raise DiskFailure(f"the state can not be written: {error}") from error
+                return False
+            else:
+                return True
+
+    def _write(self, layer: _Layer) -> None:
         with self._env.begin(write=True) as write:
-            nodes = {_place(place): node for place, node in self._nodes.held.items()}
-            for db, held in ((self.records_db, self._held), (self.nodes_db, nodes)):
+            nodes = {_place(place): node for place, node in layer.nodes.items()}
+            for db, changes in ((self.records_db, layer.records), (self.nodes_db, nodes)):
                 kept: list[tuple[bytes, bytes]] = []
-                for key, value in held.items():
+                for key, value in changes.items():
                     if value is None:
                         write.delete(key, db=db)
                     else:
@@ -306,13 +342,14 @@ class LmdbRecords:
                 write.put(_TARGET, msgspec.msgpack.encode(self._target), db=self._meta_db)
 
     def _grow(self) -> None:
-        """Double the map: nobody may read meanwhile, so that views end."""
-        for view in list(self._views):
-            view.close()
-        self._read.abort()
-        self._map_bytes *= 2
-        self._env.set_mapsize(self._map_bytes)
-        self._read = self._env.begin()
+        """Double the map: nobody may read meanwhile, so that views end and a copy is awaited."""
+        with self._copying:
+            for view in list(self._views):
+                view.close()
+            self._read.abort()
+            self._map_bytes *= 2
+            self._env.set_mapsize(self._map_bytes)
+            self._read = self._env.begin()
 
     def view(self) -> _View:
         """See store.records.StateRecords."""
@@ -327,7 +364,8 @@ class LmdbRecords:
     def copy_to(self, directory: Path) -> None:
         """Copy what is committed, without free pages; from any thread. Raises DiskFull."""
         try:
-            self._env.copy(str(directory), compact=True)
+            with self._copying:
+                self._env.copy(str(directory), compact=True)
         except lmdb.Error as error:
             raise DiskFull(f"no room for a snapshot of the state ({error})") from error
 
@@ -382,10 +420,11 @@ class StateDirectory:
             raise DiskFailure(f"can not open the state in {path}: {error}") from error
 
     def snapshot(self, index: int) -> None:
-        """Copy the committed state, which stands at `index`, durably; older copies go.
+        """Copy the committed state, which stands at `index` or above, durably; older copies go.
 
         May run in another thread. Raises DiskFull, DiskFailure.
         """
+        number = max(_snapshots(self.path), default=0) + 1
         making = self.path / "snapshot.tmp"
         try:
             shutil.rmtree(making, ignore_errors=True)
@@ -393,16 +432,16 @@ class StateDirectory:
             self.records.copy_to(making)
             data = making / _DATA
             size_bytes, sha256 = _synced_sha256(data)
-            about = SnapshotAbout(index, size_bytes, sha256)
+            about = SnapshotAbout(number, index, size_bytes, sha256)
             replace_file(making / _ABOUT, msgspec.json.encode(about))
-            making.rename(self.path / f"snapshot-{index}")
+            making.rename(self.path / f"snapshot-{number}")
             sync_directory(self.path)
         except OSError as error:
             raise DiskFull(f"can not make a snapshot in {self.path}: {error}") from error
         self.snapshot_index, self.snapshot_bytes = index, size_bytes
-        for number in _snapshots(self.path):
-            if number != index:
-                shutil.rmtree(self.path / f"snapshot-{number}")
+        for other in _snapshots(self.path):
+            if other != number:
+                shutil.rmtree(self.path / f"snapshot-{other}")
 
     def close(self) -> None:
         """Close the live state so that any next start can use it. Raises OSError."""
@@ -429,7 +468,7 @@ def _rebuild(path: Path) -> None:
     making = path / "live.tmp"
     making.mkdir()
     if (about := _newest_snapshot(path)) is not None:
-        shutil.copyfile(path / f"snapshot-{about.index}" / _DATA, making / _DATA)
+        shutil.copyfile(path / f"snapshot-{about.number}" / _DATA, making / _DATA)
     making.rename(path / _LIVE)
     sync_directory(path)
 
@@ -451,7 +490,7 @@ def _read_state(path: Path) -> LiveState | None:
 
 
 def _snapshots(path: Path) -> list[int]:
-    """The indexes of the snapshots there are, lowest first."""
+    """The numbers of the snapshots there are, lowest first."""
     numbers = (entry.name.removeprefix("snapshot-") for entry in path.glob("snapshot-*"))
     return sorted(int(number) for number in numbers if number.isdecimal())
 
@@ -476,7 +515,7 @@ def _about(path: Path, number: int) -> SnapshotAbout | None:
         is_whole = (directory / _DATA).stat().st_size == about.bytes
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    return about if is_whole and about.index == number else None
+    return about if is_whole and about.number == number else None
 
 
 def _synced_sha256(path: Path) -> tuple[int, str]:

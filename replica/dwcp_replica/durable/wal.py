@@ -32,6 +32,11 @@ before anything relies on it. Records that were complete but unsynced when a pro
 are kept, and synced at the opening for the same reason. A full disk is no failure: the records
 at hand are cut off again and refused with DiskFull, and the log stands as before.
 
+Beginning anew. A log would grow for ever. Now and then a segment begins with records that stand
+for all before them (core/collection.py); once the state that they lead to is durable as well, the
+segments before it are removed. What was in them of the chain's headers and of election
+certificates is evidence, and goes to the archive (archive.py).
+
 Files: `NNNNNNNNNNNNNNNN.seg` (segment.py), `state.json` (boot id, the highest segment that was
 begun, tail damage), `*.dropped` (bytes set aside). A segment gets its name only once its header
 is durable, and a new one is begun when the last has reached 64 MiB.
@@ -51,6 +56,7 @@ import msgspec
 
 from dwcp.wire.signing import digest
 from dwcp_replica.core.effects import Record
+from dwcp_replica.durable.archive import archive_segments
 from dwcp_replica.durable.faults import DiskFailure, DiskFull, ForeignDirectory, LogDamaged
 from dwcp_replica.durable.files import replace_file, sync_directory, write_all
 from dwcp_replica.durable.recovery import (
@@ -111,6 +117,7 @@ class Wal:
         self._tail: _Tail | None = None
         self._broken: Exception | None = None
         self._unsynced = False
+        self._other_bytes = recovered.total_bytes - recovered.end
         if recovered.header is not None:
             fd = os.open(segment_path(directory, recovered.header.segment), os.O_WRONLY)
             self._tail = _Tail(recovered.header, fd, recovered.end)
@@ -194,6 +201,47 @@ class Wal:
         return 0 if self._tail is None else self._tail.end
 
     @property
+    def total_bytes(self) -> int:
+        """Bytes in all segments."""
+        return self._other_bytes + self.size_bytes
+
+    def begin_anew(self, records: Iterable[Record]) -> int:
+        """Write records that stand for all before them into a segment of their own, durably.
+
+        Returns its number: what is before it may be removed once the state that these records
+        lead to is durable, too. Raises DiskFull: then the log is as it was; DiskFailure.
+        """
+        self._check_usable()
+        self.sync()
+        assert self._tail is not None, "an open log has a segment to write"
+        tail = self._begin_segment(self._tail.header.segment + 1)
+        self.append(records)
+        self.sync()
+        return tail.header.segment
+
+    def remove_before(self, segment: int, archive: Path) -> None:
+        """Remove the segments before one with which the log begins anew.
+
+        The headers and election certificates in them are evidence: they go to the archive first.
+        Raises DiskFull: then nothing was removed; DiskFailure.
+        """
+        self._check_usable()
+        numbers = range(self._state.first, segment)
+        paths = [segment_path(self._directory, number) for number in numbers]
+        state = msgspec.structs.replace(self._state, first=segment)
+        try:
+            archive_segments(paths, archive, self._binding)
+            store_state(self._directory, state)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise DiskFull(f"no room for the archive in {archive}: free some") from error
+            raise self._fail(f"can not archive a segment: {error}") from error
+        self._state = state
+        for path in paths:
+            self._other_bytes -= path.stat().st_size
+            path.unlink()
+
+    @property
     def segment(self) -> int:
         """The number of the segment being written; segments start at 1."""
         return self._state.segment
@@ -238,6 +286,7 @@ class Wal:
             raise
         os.lseek(fd, HEADER_BYTES, os.SEEK_SET)
         if self._tail is not None:
+            self._other_bytes += self._tail.end
             os.close(self._tail.fd)
         self._state = state
         self._tail = _Tail(header, fd, HEADER_BYTES)

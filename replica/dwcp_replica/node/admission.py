@@ -156,6 +156,7 @@ class Admission:
         waiting = self._gate.waiting(CLIENTS)
         return (
             self._engine.disk_full
+            or self._store.target is not None
             or self._engine.standing.pending + waiting >= PENDING_BUSY
             or self._per_client[client] >= PER_CLIENT_BUSY
         )

@@ -15,6 +15,10 @@ EXIT_REFUSED: Final = 78
 """The arguments or the data directory can not be used: starting again will not help."""
 
 
+LOG_BYTES_MIN: Final = 64 * 1024 * 1024
+"""So much log is kept before a snapshot is worth its cost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where to listen."""
@@ -33,7 +37,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """What the command line says. `token` is the one-time secret of this member, if any."""
+    """What the command line says. `token` is the one-time secret of this member, if any.
+
+    machine: "module:Class" of the state machine that the cluster's owner embeds. log_bytes: so
+    much log is kept before a snapshot is made and the log is cut.
+    """
 
     data: Path
     name: str
@@ -43,3 +51,5 @@ class NodeConfig:
     peer_listen: Address
     token: bytes | None = None
     stay_on_refusal: bool = False
+    machine: str | None = None
+    log_bytes: int = LOG_BYTES_MIN

@@ -15,19 +15,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, Protocol
 
 from dwcp.wire.envelope import decode_batch
 from dwcp.wire.peer import Entry
 from dwcp_replica.api.metrics import ReplicaMetrics
-from dwcp_replica.core.effects import Applied, Event, Outbound, Ready, Record, Tick
+from dwcp_replica.core.effects import (
+    Applied,
+    CheckpointStable,
+    Event,
+    Outbound,
+    Ready,
+    Record,
+    Restored,
+    Saved,
+    Tick,
+    TransferBegun,
+)
 from dwcp_replica.core.replica import Replica, Standing
 from dwcp_replica.durable import DiskFull
 from dwcp_replica.node.inbox import Inbox
 from dwcp_replica.node.phases import PhaseClock
+from dwcp_replica.node.saving import LogKeeper
 from dwcp_replica.store import Outcome, Store
+from dwcp_replica.store.shelf import Shelf
 
 TICK_S_MIN: Final = 0.005
 TICK_S_MAX: Final = 0.1
@@ -77,18 +91,24 @@ class Effects(Protocol):
         ...
 
 
+async def _at_once(work: Callable[..., object], *arguments: object) -> None:
+    work(*arguments)
+
+
 class Engine:
     """Owns the core and its store, from the event loop's one thread."""
 
     def __init__(
-        self, core: Replica, store: Store, journal: Journal, effects: Effects, interval: int,
-        metrics: ReplicaMetrics,
+        self, core: Replica, store: Store, shelf: Shelf, journal: Journal, keeper: LogKeeper,
+        effects: Effects, interval: int, metrics: ReplicaMetrics,
     ) -> None:  # fmt: skip
         self.inbox = Inbox()
         self.disk_full = False
         self._core = core
         self._store = store
+        self._shelf = shelf
         self._journal = journal
+        self._keeper = keeper
         self._effects = effects
         self._interval = interval
         self._metrics = metrics
@@ -120,6 +140,7 @@ class Engine:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._step_forever())
                 tasks.create_task(self._release_forever())
+                tasks.create_task(self._keeper.run(self._disk))
         finally:
             self._disk.shutdown()  # waits for a write that is under way
 
@@ -178,6 +199,9 @@ class Engine:
         group.send += ready.send
         group.apply += ready.apply
         group.events += ready.events
+        if ready.transfer is not None:  # what was to be done for an older one is not any more
+            group.transfer, group.transferred = ready.transfer, False
+        group.transferred = group.transferred or ready.transferred
 
     # --- releasing -----------------------------------------------------------------------------
 
@@ -187,26 +211,48 @@ class Engine:
             self._filled.clear()
             while self._filling:
                 group, self._filling = self._filling, Ready()
+                # now the core stands exactly where this group leads
+                anew = self._core.durable() if self._keeper.is_due(self._store) else None
                 self._releasing = True
-                await self._release(group)
+                await self._release(group, anew)
                 self._releasing = False
                 self._moved.set()
 
-    async def _release(self, group: Ready) -> None:
+    async def _release(self, group: Ready, anew: list[Record] | None) -> None:
         if group.persist:
-            await self._persist(group.persist)
+            loop = asyncio.get_running_loop()
+            await self._with_room(
+                lambda: loop.run_in_executor(self._disk, self._write, group.persist)
+            )
+        if anew is not None:
+            await self._keeper.begin_anew(anew, self._shelf.saved, self._disk)
         if group.send:
             self._effects.send(group.send)
         await self._execute(group.apply)
+        if group.transfer is not None:
+            await self._with_room(partial(_at_once, self._shelf.begin_transfer, group.transfer))
+            self.inbox.put(TransferBegun(group.transfer[0]))
+        if group.transferred:
+            await self._with_room(partial(_at_once, self._shelf.end_transfer))
+            self.inbox.put(Restored(self._store.applied_index))
         if group.events:
+            self._note_stable(group.events)
             self._effects.publish(group.events)
 
-    async def _persist(self, records: list[Record]) -> None:
-        """Make records durable; while the disk is full, wait for room and let nothing out."""
-        loop = asyncio.get_running_loop()
+    def _note_stable(self, events: list[Event]) -> None:
+        """Let a restart find the state that a quorum has certified."""
+        stable = [event.index for event in events if isinstance(event, CheckpointStable)]
+        if stable:
+            before = self._shelf.saved
+            self._shelf.stable(max(stable))
+            if self._shelf.saved != before:
+                self.inbox.put(Saved(self._shelf.saved))
+
+    async def _with_room(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write something; while the disk is full, wait for room and let nothing out."""
         while True:
             try:
-                await loop.run_in_executor(self._disk, self._write, records)
+                await write()
             except DiskFull as error:
                 if not self.disk_full:
                     _log.error("disk-full", extra={"detail": str(error)})
@@ -241,9 +287,10 @@ class Engine:
                     await asyncio.sleep(0)
                     since_s = time.monotonic()
             if index % self._interval == 0:
-                self.inbox.put(Applied(index, self._store.digest()))
+                state = self._shelf.checkpoint()
+                self.inbox.put(Applied(index, state, self._shelf.saved))
             elif entry is entries[-1]:
-                self.inbox.put(Applied(index, None))
+                self.inbox.put(Applied(index, None, self._shelf.saved))
             if time.monotonic() - since_s > EXECUTE_S_MAX:
                 await asyncio.sleep(0)
                 since_s = time.monotonic()

@@ -33,6 +33,7 @@ from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import EXIT_LOCKED, EXIT_REFUSED, EXIT_STOPPED, NodeConfig
 from dwcp_replica.node.genesis import GenesisKeeper
 from dwcp_replica.node.hooks import HookMaker
+from dwcp_replica.node.machines import load_machine
 from dwcp_replica.node.running import RunningReplica, recover
 
 _REASONS: Final[dict[type[DataFault], str]] = {
@@ -148,12 +149,15 @@ class ReplicaProcess:
         assert genesis is not None, "complete"
         me = genesis.member_named(self.config.name)
         assert me is not None, "a foreign genesis was refused"
-        found = await asyncio.to_thread(recover, directory, genesis, me)
+        machine = load_machine(self.config.machine)
+        found = await asyncio.to_thread(recover, directory, genesis, me, machine)
         if found.damage is not None:
             self.metrics.wal_damage.labels(found.damage.kind).inc()
             level = logging.WARNING if found.damage.harmless else logging.CRITICAL
             _log.log(level, "log-damaged", extra={"detail": str(found.damage)})
-        return RunningReplica(directory, genesis, me, found, self.metrics, self._make_hooks)
+        return RunningReplica(
+            directory, genesis, me, found, self.metrics, self._make_hooks, self.config.log_bytes
+        )
 
     async def _work(self, running: RunningReplica) -> None:
         """Run the member until the process is to stop."""

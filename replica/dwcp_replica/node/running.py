@@ -28,22 +28,38 @@ from dwcp_replica.core.effects import (
     Outbound,
     Received,
     Record,
+    SourceLied,
     StateDiverged,
+    TransferDone,
+    TransferStarted,
     ViewChangeStarted,
     ViewEntered,
 )
 from dwcp_replica.core.replica import Replica
-from dwcp_replica.durable import Damage, DamageKind, DataDirectory, Wal, wal_binding
+from dwcp_replica.core.restore import OwnState
+from dwcp_replica.durable import (
+    Damage,
+    DamageKind,
+    DataDirectory,
+    ForeignDirectory,
+    Wal,
+    wal_binding,
+)
+from dwcp_replica.durable.state import StateDirectory
 from dwcp_replica.net.dialer import PeerDialer
 from dwcp_replica.net.hello import LocalMember
 from dwcp_replica.net.server import PeerServer
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node.admission import Admission
-from dwcp_replica.node.config import Address
+from dwcp_replica.node.config import LOG_BYTES_MIN, Address
 from dwcp_replica.node.engine import Engine, Journal
 from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
+from dwcp_replica.node.saving import LogKeeper
 from dwcp_replica.node.signatures import Questions, SignatureGate
 from dwcp_replica.store import Outcome, Store
+from dwcp_replica.store.machine import RestoreFaultError, StateMachine
+from dwcp_replica.store.shelf import Shelf
+from dwcp_replica.store.store import ForeignStateError
 
 VERIFY_THREADS: Final = 2
 HAND_OVER_S_MAX: Final = 2.0
@@ -83,21 +99,38 @@ class Recovered:
     core: Replica
     verifier: Ed25519Verifier
     journal: Journal
+    wal: Wal | None
+    state: StateDirectory
+    store: Store
+    shelf: Shelf
     damage: Damage | None
     mute: str | None
 
 
-def recover(directory: DataDirectory, genesis: EpochRecord, me: int) -> Recovered:
-    """Read the log and bring the core to where it was. Blocks; raises the faults of `durable`."""
+def recover(
+    directory: DataDirectory, genesis: EpochRecord, me: int, machine: StateMachine | None = None
+) -> Recovered:
+    """Read log and state, and bring the core to where it was.
+
+    Blocks; raises the faults of `durable`.
+    """
     binding = wal_binding(genesis.cluster_id, directory.signer.public_key)
     wal, records, damage = Wal.open(directory.wal_path, binding=binding)
     journal: Journal = wal
+    writable: Wal | None = wal
     mute = None
     if damage is not None and not damage.harmless:
         mute = f"damaged {damage.kind}"
         if damage.kind is DamageKind.MIDDLE:
             wal.close()
-            journal = ClosedLog()
+            journal, writable = ClosedLog(), None
+    state = StateDirectory.open(directory.state_path)
+    try:
+        store = Store(genesis, records=state.records, machine=machine)
+    except (ForeignStateError, RestoreFaultError) as error:
+        raise ForeignDirectory(str(error)) from error
+    shelf = Shelf(store)
+    applied = None if store.target is not None else store.applied_index
     verifier = Ed25519Verifier()
     core = Replica(
         genesis=genesis,
@@ -106,8 +139,10 @@ def recover(directory: DataDirectory, genesis: EpochRecord, me: int) -> Recovere
         verifier=verifier,
         records=records,
         mute=mute,
+        state=shelf,
+        own=OwnState(applied, state.records.digest()),
     )
-    return Recovered(core, verifier, journal, damage, mute)
+    return Recovered(core, verifier, journal, writable, state, store, shelf, damage, mute)
 
 
 class RunningReplica:
@@ -115,7 +150,7 @@ class RunningReplica:
 
     def __init__(
         self, directory: DataDirectory, genesis: EpochRecord, me: int, found: Recovered,
-        metrics: ReplicaMetrics, make_hooks: HookMaker | None,
+        metrics: ReplicaMetrics, make_hooks: HookMaker | None, log_bytes: int = LOG_BYTES_MIN,
     ) -> None:  # fmt: skip
         signer = directory.signer
         outbound: OutboundHook | None = None
@@ -123,7 +158,7 @@ class RunningReplica:
         if make_hooks is not None:
             outbound, reply = make_hooks(genesis, me, signer)
         local = LocalMember(genesis, genesis, me, signer)
-        store = Store(genesis)
+        store = found.store
         self.genesis = genesis
         self.me = me
         self.mute = found.mute
@@ -137,7 +172,12 @@ class RunningReplica:
         self._threads = ThreadPoolExecutor(VERIFY_THREADS, "dwcp-verify")
         self._gate = SignatureGate(found.verifier, self._threads)
         interval = genesis.parameters.checkpoint_interval
-        self.engine = Engine(found.core, store, found.journal, self, interval, metrics)
+        self._state = found.state
+        self._shelf = found.shelf
+        self.keeper = LogKeeper(found.wal, found.state, directory.archive_path, log_bytes)
+        self.engine = Engine(
+            found.core, store, found.shelf, found.journal, self.keeper, self, interval, metrics
+        )
         self.replay_upto = self.engine.standing.final
         self._read_from = self.engine.standing.last
         self.admission = Admission(
@@ -163,6 +203,13 @@ class RunningReplica:
         """Why this member does not vote; None when it does."""
         if self.mute is not None:
             return f"mute: {self.mute}"
+        standing = self.engine.standing
+        if standing.transfer is not None:
+            return (
+                f"fetching the state at {standing.transfer}: {standing.transfer_left} parts known"
+            )
+        if not standing.has_state:
+            return "its state is lost, and no checkpoint to fetch has been shown yet"
         if self.store.applied_index < self.replay_upto:
             return f"executing its log again: {self.store.applied_index} of {self.replay_upto}"
         return "the disk is full" if self.engine.disk_full else None
@@ -204,6 +251,8 @@ class RunningReplica:
         await self.server.close()
         self._threads.shutdown()
         self._journal.close()
+        self._shelf.drop()
+        self._state.close()
 
     # --- peers ----------------------------------------------------------------------------------
 
@@ -267,6 +316,15 @@ class RunningReplica:
                 metrics.messages_refused.labels(kind, reason).inc()
                 extra = {"from": self._name(sender), "kind": kind, "reason": reason}
                 _log.debug("message-refused", extra=extra)
+            case TransferStarted(index, reason):
+                metrics.transfers.labels(reason).inc()
+                self._report("state-transfer", checkpoint=index, reason=reason)
+            case TransferDone(index, received_bytes):
+                metrics.transfer_bytes.inc(received_bytes)
+                self._report("state-transferred", checkpoint=index, bytes=received_bytes)
+            case SourceLied(member, index):
+                metrics.state_lies.labels(self._name(member)).inc()
+                self._report("state-source-lied", member=self._name(member), checkpoint=index)
             case Halted(reason):
                 metrics.halted.set(1)
                 raise HaltedError(

@@ -76,6 +76,12 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     metrics.pre_prepare_log_size.set(standing.pre_prepare_log_size)
     metrics.prepare_log_size.set(standing.prepare_log_size)
     metrics.commit_log_size.set(standing.commit_log_size)
+    metrics.log_base.set(standing.log_base)
+    metrics.log_bytes.set(running.keeper.log_bytes)
+    metrics.saved_index.set(standing.saved)
+    metrics.snapshot_index.set(running.keeper.snapshot_index)
+    metrics.transfer_index.set(standing.transfer or 0)
+    metrics.transfer_left.set(standing.transfer_left)
     metrics.muted.set(standing.mute is not None)
     metrics.disk_full.set(running.engine.disk_full)
     metrics.connections.set(running.admission.desk.connections)
@@ -107,6 +113,12 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
         "applied_index": running.store.applied_index,
         "stable_checkpoint": standing.stable,
         "stable_state": standing.stable_state.hex() or None,
+        "log_base": standing.log_base,
+        "log_bytes": running.keeper.log_bytes,
+        "saved_index": standing.saved,
+        "snapshot_index": running.keeper.snapshot_index,
+        "state_transfer": standing.transfer,
+        "state_transfer_left": standing.transfer_left,
         "revision": running.store.revision,
         "pending_requests": standing.pending,
         "mute": standing.mute,

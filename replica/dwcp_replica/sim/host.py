@@ -34,6 +34,7 @@ from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.core.effects import (
     EVERYONE,
     Applied,
+    CheckpointStable,
     Event,
     Input,
     Outbound,
@@ -41,6 +42,7 @@ from dwcp_replica.core.effects import (
     Received,
     Record,
     Restored,
+    Saved,
     Submit,
     Tick,
     TransferBegun,
@@ -161,10 +163,8 @@ class Host:
         self.life += 1
         self.records = MemoryRecords(self.committed)
         self.store = Store(self.genesis, records=self.records)
-        self.shelf = Shelf(self.records)
+        self.shelf = Shelf(self.store)
         applied = None if self.store.target else self.store.applied_index
-        if applied is not None and applied % self._interval == 0:
-            self.shelf.keep(applied)
         self.core = Replica(
             genesis=self.genesis,
             me=self.me,
@@ -349,17 +349,17 @@ class Host:
         for entry in ready.apply:
             self._apply(entry.header.index, entry.header.hash(), entry.body)
         if ready.transfer is not None:
-            self.store.begin_transfer(ready.transfer)
+            self.shelf.begin_transfer(ready.transfer)
             self.feed(TransferBegun(ready.transfer[0]))
         if ready.transferred:
-            self.store.end_transfer()
-            index = self.store.applied_index
-            self.shelf.keep(index)
-            self._observer.restored(self, index, self.store.digest())
-            self.feed(Restored(index))
+            state = self.shelf.end_transfer()
+            self._observer.restored(self, self.store.applied_index, state)
+            self.feed(Restored(self.store.applied_index))
         for event in ready.events:
             if isinstance(event, ViewEntered):
                 self.view = event.view
+            elif isinstance(event, CheckpointStable):
+                self._stable(event.index)
             self._observer.event(self, event)
 
     def _apply(self, index: int, hash_: bytes, body: bytes) -> None:
@@ -367,14 +367,16 @@ class Host:
         self._observer.executed(self, index, hash_, outcomes)
         for outcome in outcomes:
             self._answer(outcome)
-        state, saved = None, 0
+        state = None
         if index % self._interval == 0:
-            state, saved = self.store.digest(), index
+            state = self.shelf.checkpoint()
             self._observer.digested(self, index, state)
-            self.store.commit()
-            self.shelf.keep(index)
-            self._saving_due = self._saving_due or self._random.random() < SNAPSHOT
-        self.feed(Applied(index, state, saved))
+        self.feed(Applied(index, state, self.shelf.saved))
+
+    def _stable(self, index: int) -> None:
+        self.shelf.stable(index)
+        self._saving_due = self._saving_due or self._random.random() < SNAPSHOT
+        self.feed(Saved(self.shelf.saved))
 
     def _send(self, out: Outbound) -> None:
         message = out.message

@@ -5,9 +5,11 @@ needs: a digest whose cost follows what changed, views that later writes do not 
 (between replicas) the transfer of only what differs. Two states are equal exactly when their
 digests are.
 
-`commit` marks a state that a restart may find. Between commits writes are held in memory, so that
-a commit is all or nothing and a full disk loses nothing: whatever was executed since the last one
-is in the log and is executed again.
+What a restart finds is what was committed: the state at the newest *stable* checkpoint, never a
+later one. So a member can always show others the state that a quorum has certified, whatever it
+has executed beyond it and however often it restarts. `seal` marks a checkpoint in what is held in
+memory, `commit` writes down what was sealed up to one; a full disk loses nothing, and what is not
+committed is executed again from the log.
 """
 
 from __future__ import annotations
@@ -85,15 +87,21 @@ class StateRecords(Records, Protocol):
         ...
 
     def aim(self, target: Target | None) -> None:
-        """Begin to turn the state into another one, or note that it is done; commits."""
+        """Begin to turn the state into another one, or note that it is done; commits all.
+
+        Raises DiskFull: then nothing changed.
+        """
         ...
 
-    def commit(self) -> None:
-        """Let a restart find the state as it is now. Raises DiskFull: then nothing changed."""
+    def seal(self, index: int) -> None:
+        """The state is now that of the checkpoint at `index`."""
         ...
 
-    def try_commit(self) -> bool:
-        """As `commit`; False when the disk is full: then nothing changed."""
+    def commit(self, upto: int | None = None) -> bool:
+        """Let a restart find the state of the last sealed checkpoint up to `upto`, or of now.
+
+        False when the disk is full: then nothing changed.
+        """
         ...
 
     def view(self) -> View:
@@ -165,6 +173,7 @@ class MemoryRecords:
         self._trie = Trie(self._nodes)
         self._target = committed.target
         self._changed: dict[bytes, bytes | None] = {}
+        self._sealed: dict[int, MemoryView] = {}
 
     def __len__(self) -> int:
         return len(self._map)
@@ -208,14 +217,20 @@ class MemoryRecords:
         self._target = target
         self.commit()
 
-    def commit(self) -> None:
+    def seal(self, index: int) -> None:
         """See StateRecords."""
         self.digest()
-        self.committed = MemoryView(dict(self._map), dict(self._nodes.held), self._target)
+        self._sealed[index] = MemoryView(dict(self._map), dict(self._nodes.held), self._target)
 
-    def try_commit(self) -> bool:
+    def commit(self, upto: int | None = None) -> bool:
         """See StateRecords."""
-        self.commit()
+        if upto is None:
+            self.seal(-1)
+            self.committed = self._sealed.pop(-1)
+            self._sealed.clear()
+            return True
+        for index in sorted(index for index in self._sealed if index <= upto):
+            self.committed = self._sealed.pop(index)
         return True
 
     def view(self) -> MemoryView:

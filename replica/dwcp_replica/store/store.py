@@ -229,10 +229,16 @@ class Store:
         self._save()
         return self.held.digest()
 
-    def commit(self) -> None:
-        """Let a restart go on from here. Raises DiskFull: then it goes on from further back."""
+    def seal(self) -> bytes:
+        """The digest at a checkpoint; the state as it is now may be committed later."""
+        state = self.digest()
+        self.held.seal(self.applied_index)
+        return state
+
+    def commit(self) -> bool:
+        """Let a restart go on from here; False when the disk is full: then from further back."""
         self._save()
-        self.held.commit()
+        return self.held.commit()
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Every record of the state, by ascending key: what the digest is over."""

@@ -1,0 +1,93 @@
+"""What is kept of a log that was cut: signed headers and election certificates, as evidence.
+
+epochs.md, Checkpoints: they stay below checkpoints at least to the end of the epoch. A header is
+some 170 bytes, whatever its entry held. One file for each time the log began anew, written once;
+the same header may stand in several.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from dwcp.wire.peer import Election, Header
+from dwcp_replica.core.effects import BranchRecord, ElectionRecord, EntryRecord, Record
+from dwcp_replica.durable.faults import ForeignDirectory
+from dwcp_replica.durable.files import replace_file, sync_directory
+from dwcp_replica.durable.segment import (
+    HEADER_BYTES,
+    SALT_BYTES,
+    Finding,
+    HeaderError,
+    SegmentHeader,
+    encode_record,
+    scan_segment,
+)
+
+_SUFFIX: Final = ".kept"
+
+
+class Archived(Struct, frozen=True, array_like=True):
+    """What was kept of the segments that were removed at once."""
+
+    headers: tuple[Header, ...]
+    elections: tuple[Election, ...]
+
+
+_decoder = msgspec.msgpack.Decoder(Record)
+_archived = msgspec.msgpack.Decoder(Archived)
+
+
+def archive_segments(paths: Sequence[Path], archive: Path, binding: bytes) -> None:
+    """Keep what counts as evidence in these segments, durably. Raises OSError, ForeignDirectory."""
+    headers: dict[bytes, Header] = {}
+    elections: dict[bytes, Election] = {}
+    last = 0
+    for path in paths:
+        for record in _records(path):
+            match record:
+                case EntryRecord(entry):
+                    headers[entry.header.sig] = entry.header
+                case BranchRecord(entries):
+                    headers.update({entry.header.sig: entry.header for entry in entries})
+                case ElectionRecord(election):
+                    elections[election.digest()] = election
+        last = int(path.stem)
+    if not last:
+        return
+    kept = Archived(tuple(headers.values()), tuple(elections.values()))
+    header = SegmentHeader(last, 1, binding, secrets.token_bytes(SALT_BYTES))
+    record_bytes = encode_record(header, 1, msgspec.msgpack.encode(kept))
+    if not archive.is_dir():
+        archive.mkdir()
+        sync_directory(archive.parent)
+    replace_file(archive / f"{last:016d}{_SUFFIX}", header.encode() + record_bytes)
+
+
+def read_archive(archive: Path) -> Iterator[Archived]:
+    """What was kept, oldest first. Raises ForeignDirectory for a file that is damaged."""
+    for path in sorted(archive.glob(f"*{_SUFFIX}")):
+        for payload in _payloads(path):
+            yield _archived.decode(payload)
+
+
+def _records(path: Path) -> Iterator[Record]:
+    for payload in _payloads(path):
+        yield _decoder.decode(payload)
+
+
+def _payloads(path: Path) -> list[bytes]:
+    """The records of a file that was complete. A damaged one is left as it is, with an error."""
+    data = path.read_bytes()
+    try:
+        scan = scan_segment(SegmentHeader.decode(data[:HEADER_BYTES]), data)
+    except HeaderError as error:
+        raise ForeignDirectory(f"{path} is damaged ({error}): replace this member") from error
+    if scan.finding is not Finding.END:
+        raise ForeignDirectory(f"{path} is damaged at byte {scan.end}: replace this member")
+    return scan.payloads
