@@ -182,6 +182,16 @@ class Client(Calls):
         )
 
     @property
+    def genesis(self) -> EpochRecord:
+        """The record that names the members."""
+        return self._genesis
+
+    @property
+    def needed(self) -> int:
+        """How many equal replies answer what goes through the log."""
+        return self._core.needed
+
+    @property
     def reads(self) -> Mapping[str, int]:
         """How reads ended: "fast", "serializable", or why they went through the log after all."""
         assert self._core.reads is not None, "made with a seed"

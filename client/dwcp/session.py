@@ -125,6 +125,11 @@ class SessionCore:
         return self._genesis.primary(view)
 
     @property
+    def needed(self) -> int:
+        """How many equal replies answer what goes through the log."""
+        return self._checker.needed
+
+    @property
     def session(self) -> int | None:
         """The number of the open session, if there is one."""
         return self._session
