@@ -14,6 +14,7 @@ import msgspec
 
 from dwcp.wire.peer import (
     Bodies,
+    Certificate,
     Commit,
     DoubleVote,
     Elections,
@@ -29,9 +30,15 @@ from dwcp.wire.peer import (
     vote_signing_bytes,
 )
 from dwcp.wire.records import scope_of
+from dwcp.wire.state import FetchCheckpoint, StableCheckpoint, StateChunk, StateNode
 from dwcp_replica.core.effects import MessageRefused, Ready, Received
 from dwcp_replica.core.replica import Replica, Standing
+from dwcp_replica.sim.host import Host
 from dwcp_replica.sim.mutation import mutated as field_mutated
+from dwcp_replica.sim.planting import Setting
+from dwcp_replica.sim.run import Simulation
+from dwcp_replica.sim.scenario import Cut
+from dwcp_replica.sim.world import Link
 from replica.core.conversation import Conversation
 from replica.mutations import Tally, mutated
 
@@ -63,40 +70,42 @@ KINDS = {kind.__name__ for kind in get_args(PeerMessage)} - UNHEARD
 LIVES_MAX = 20_000
 
 
+Hear = Callable[[Replica, int, PeerMessage], None]
+"""Called with an engine, a sender and a message just before the engine gets it."""
+
+
+Live = Callable[[Hear], None]
+"""A life that is lived to its end, whatever it is told to hear."""
+
+
 class Interference:
     """Lives of a cluster in which every message comes with mutated copies."""
 
     def __init__(self, tally: Tally, draw: Random) -> None:
         self.tally = tally
         self.draw = draw
-        self.copies = max(20, tally.frames // 200)
+        self.copies = max(50, tally.frames // 200)
+        self.heard: set[str] = set()
 
     def run(self) -> None:
         """Live until every kind has had its frames."""
+        brings: dict[Live, set[str]] = {live: set(KINDS) for live in LIVES}
         for _ in range(LIVES_MAX):
+            wanted = {kind for kind in KINDS if self.tally.room(kind) > 0}
+            if not wanted:
+                return
             for live in LIVES:
-                live(self.cluster)
+                if brings[live] & wanted:
+                    self.heard = brings[live] = set()
+                    live(self.disturb)
             missing = sorted(KINDS - set(self.tally.counts))
             assert not missing, f"{missing} occur in no life: write one in {__name__}"
-            if all(self.tally.room(kind) <= 0 for kind in KINDS):
-                return
         raise AssertionError(f"too rare: {self.tally.lines()}")
-
-    def cluster(self, interval: int) -> Conversation:
-        """Four engines whose messages are interfered with."""
-        talk = Conversation(interval=interval, timeout_ms=400)
-        receive = talk.receive
-
-        def tapped(member: int, sender: int, message: PeerMessage) -> None:
-            self.disturb(talk.replicas[member], sender, message)
-            receive(member, sender, message)
-
-        talk.receive = tapped  # type: ignore[method-assign]
-        return talk
 
     def disturb(self, engine: Replica, sender: int, message: PeerMessage) -> None:
         """Mutated copies of one message."""
         kind = type(message).__name__
+        self.heard.add(kind)
         frame = encode_message(message)
         for turn in range(min(self.copies, self.tally.room(kind))):
             if turn % 2:  # bytes, most of which then decode no more; or one field
@@ -136,7 +145,24 @@ def says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
     if isinstance(changed, Elections) and isinstance(message, Elections):
         genuine = {election.digest() for election in message.elections}
         return any(election.digest() in genuine for election in changed.elections)
+    if isinstance(changed, StateChunk) and isinstance(message, StateChunk):
+        return (
+            (changed.index, changed.state) == (message.index, message.state)
+            and some_of(*(tuple(map(content, one.nodes)) for one in (changed, message)))
+            and some_of(changed.values, message.values)
+        )
     return meaning(changed) == meaning(message)
+
+
+def content(node: StateNode) -> tuple[object, ...]:
+    """What a node's hash covers; a value may be left out of it, and asked for by itself."""
+    pairs = sorted((record.key, record.hash) for record in node.records)
+    return (node.place, node.children, tuple(pairs))
+
+
+def some_of(parts: tuple[object, ...], genuine: tuple[object, ...]) -> bool:
+    """Genuine parts, each once."""
+    return len(set(parts)) == len(parts) and set(parts) <= set(genuine)
 
 
 def meaning(message: PeerMessage) -> PeerMessage:
@@ -150,10 +176,18 @@ def meaning(message: PeerMessage) -> PeerMessage:
                 message, first=unsigned(message.first), second=unsigned(message.second)
             )
         case Entries():  # each election certificate stands or falls by itself
-            votes = tuple(sorted(message.certificate.votes, key=lambda vote: vote.member))
-            certificate = msgspec.structs.replace(message.certificate, votes=votes)
-            return msgspec.structs.replace(message, elections=(), certificate=certificate)
+            return msgspec.structs.replace(
+                message, elections=(), certificate=in_order(message.certificate)
+            )
+        case StableCheckpoint():
+            return msgspec.structs.replace(message, certificate=in_order(message.certificate))
     return message
+
+
+def in_order(certificate: Certificate) -> Certificate:
+    """The order of votes says nothing."""
+    votes = sorted(certificate.votes, key=lambda vote: vote.member)
+    return msgspec.structs.replace(certificate, votes=tuple(votes))
 
 
 def unsigned(header: Header) -> Header:
@@ -175,13 +209,23 @@ def answers_only(ready: Ready) -> bool:
 
 # --- lives in which every kind of message occurs ------------------------------------------
 
-Make = Callable[[int], Conversation]
-"""An undisturbed or disturbed cluster, by its checkpoint interval."""
+
+def cluster(hear: Hear, interval: int) -> Conversation:
+    """Four engines whose messages are heard; checkpoints every `interval` entries."""
+    talk = Conversation(interval=interval, timeout_ms=400)
+    receive = talk.receive
+
+    def tapped(member: int, sender: int, message: PeerMessage) -> None:
+        hear(talk.replicas[member], sender, message)
+        receive(member, sender, message)
+
+    talk.receive = tapped  # type: ignore[method-assign]
+    return talk
 
 
-def silence_and_catch_up(make: Make) -> None:
+def silence_and_catch_up(hear: Hear) -> None:
     """A member is cut off and comes back; views change by time-out and by hand-over."""
-    talk = make(2)
+    talk = cluster(hear, 2)
     talk.submit(2, "a", "1")
     talk.deliver()
     talk.isolate(0)
@@ -197,9 +241,9 @@ def silence_and_catch_up(make: Make) -> None:
     all_have(talk, [b"1", b"2", b"lost", b"3"])
 
 
-def a_body_is_missing(make: Make) -> None:
+def a_body_is_missing(hear: Hear) -> None:
     """A new primary must start from an entry whose body it never got."""
-    talk = make(2)
+    talk = cluster(hear, 2)
     talk.submit(0, "a", "1")
     talk.deliver()
     talk.cut.add((0, 1))
@@ -212,9 +256,9 @@ def a_body_is_missing(make: Make) -> None:
     all_have(talk, [b"1", b"2"])
 
 
-def elections_are_missing(make: Make) -> None:
+def elections_are_missing(hear: Hear) -> None:
     """A member that missed two views hears statements that rest on them."""
-    talk = make(100)
+    talk = cluster(hear, 100)
     talk.submit(0, "a", "1")
     talk.deliver()
     talk.isolate(3)
@@ -234,9 +278,9 @@ def elections_are_missing(make: Make) -> None:
     all_have(talk, [b"1", b"2", b"3", b"4"])
 
 
-def a_primary_equivocates(make: Make) -> None:
+def a_primary_equivocates(hear: Hear) -> None:
     """Its two headers reach one member, and from there all."""
-    talk = make(4)
+    talk = cluster(hear, 4)
     talk.submit(0, "a", "1")
     talk.deliver()
     first = header_of(talk, 1)
@@ -252,9 +296,9 @@ def a_primary_equivocates(make: Make) -> None:
     assert all(0 in {e.member for e in r.standing().evidence} for r in talk.replicas[1:])
 
 
-def a_backup_votes_twice(make: Make) -> None:
+def a_backup_votes_twice(hear: Hear) -> None:
     """Its two votes reach one member, and from there all."""
-    talk = make(4)
+    talk = cluster(hear, 4)
     talk.submit(0, "a", "1")
     talk.deliver()
     first = header_of(talk, 1)
@@ -269,12 +313,45 @@ def a_backup_votes_twice(make: Make) -> None:
     assert all(3 in {e.member for e in r.standing().evidence} for r in talk.replicas[:3])
 
 
+def a_state_is_fetched(hear: Hear) -> None:
+    """Simulated lives in which a member is cut off until the others' logs no longer reach back."""
+    heard: set[str] = set()
+    for seed in range(1, 40):
+        cut = Cut((3,), 100, 1500)
+        setting = Setting(4, 60, 2, {}, (cut,), Link(1, 3))
+        life = Simulation(replace(setting.scenario(seed), real=False))
+        for host in life.hosts:
+            heard_by(life, host, hear, heard)
+        report = life.run()
+        assert report.operations == 60
+        for host in life.hosts:  # what a member asks that has lost its state
+            hear(host.core, (host.me + 1) % 4, FetchCheckpoint(0))
+        if {"FetchState", "StateChunk", "StableCheckpoint"} <= heard:
+            return
+    raise AssertionError(f"no state was fetched in so many lives: {sorted(heard)}")
+
+
+def heard_by(life: Simulation, host: Host, hear: Hear, heard: set[str]) -> None:
+    """Hear all that this host gets."""
+    receive = host.receive
+
+    def tapped(sender: int, frame: PeerMessage | bytes) -> None:
+        assert not isinstance(frame, bytes), "only lives with real signatures encode"
+        if host.up:
+            heard.add(type(frame).__name__)
+            hear(host.core, sender, frame)
+        receive(sender, frame)
+
+    host.receive = tapped  # type: ignore[method-assign]
+
+
 LIVES = (
     silence_and_catch_up,
     a_body_is_missing,
     elections_are_missing,
     a_primary_equivocates,
     a_backup_votes_twice,
+    a_state_is_fetched,
 )
 
 
