@@ -64,11 +64,12 @@ long: lint ## larger counts: 100,000 mutated frames a kind, 5,000 new lives (hal
 sim: setup ## a minute of new simulated lives
 	@$(BIN)/dwcp sim campaign --seconds 60
 
-generate: setup-dev ## write generated files (CRDs, reference pages, traces) anew
+generate: setup-dev ## write generated files (CRDs, reference pages, traces, latency) anew
 	@$(BIN)/python -m dwcp_operator.crds > crds/dwcpclusters.yaml
 	@cp crds/dwcpclusters.yaml charts/dwcp-crds/files/dwcpclusters.yaml
 	@$(BIN)/python -m dwcp_operator.chart > charts/dwcp-cluster/values.schema.json
 	@$(BIN)/python -m dwcp_operator.reference > docs/reference/dwcpcluster.md
 	@$(BIN)/pytest -q tests/replica/core/test_traces.py --rewrite
+	@$(BIN)/dwcp sim latency --write docs
 
 .PHONY: help setup setup-dev lock demo kube-demo kube-down lint check test long sim generate
