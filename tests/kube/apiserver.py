@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -99,6 +100,7 @@ class ApiServer:
     def _create(self, place: tuple[str, str, str], body: Object) -> web.Response:
         if (place[0], place[1], body["metadata"]["name"]) in self.objects:
             return status(409, "AlreadyExists", body["metadata"]["name"])
+        body["metadata"]["creationTimestamp"] = now()
         return web.json_response(self.put(place[0], body), status=201)
 
     def _evict(
@@ -136,6 +138,11 @@ class ApiServer:
         if sub == "status":
             after = {**found, "metadata": dict(found["metadata"]), "status": body["status"]}
         return web.json_response(self.put(place[0], after))
+
+
+def now(ahead_s: int = 0) -> str:
+    """The time as the API server writes it, so many seconds ahead."""
+    return (datetime.now(UTC) + timedelta(seconds=ahead_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merged(before: Object, patch: Object) -> Object:

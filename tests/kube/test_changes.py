@@ -9,18 +9,23 @@ from typing import Any
 
 import pytest
 
-from kube.conftest import Make
 from kube.load import Load
-from kube.product import Cluster
+from kube.product import ROOT, Cluster
 from sandbox.cluster import Sandbox
 from sandbox.shell import CommandError
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
 
+CHART = ROOT / "charts" / "dwcp-cluster"
+
+
 @pytest.fixture(scope="module")
-def cluster(make: Make, image: str) -> Cluster:
-    made = make("changing")
+def cluster(sandbox: Sandbox, namespace: str, image: str) -> Cluster:
+    """Made, changed and at last removed by its chart."""
+    sandbox.recycle_volumes()
+    made = Cluster(sandbox, namespace, "changing")
+    sandbox.helm("install", made.name, CHART, made.where)
     made.wait_all_ready()
     made.start_client(image)
     return made
@@ -88,7 +93,7 @@ def test_an_image_is_rolled_under_load_without_losing_a_write(
     before, mark = uids(cluster), len(story(cluster))
     began = time.monotonic()
     with Load(cluster) as load:
-        patch(cluster, image=image)
+        cluster.sandbox.helm("upgrade", cluster.name, CHART, cluster.where, f"--set=image={image}")
         assert wait_rolled(cluster, before), "it was not available all the time"
         took_s = time.monotonic() - began
     result = load.result
@@ -196,3 +201,12 @@ def allowed(cluster: Cluster, count: int) -> str:
 
 def same(cluster: Cluster, member: str, before: dict[str, str]) -> str:
     return f"a new {member}" if uids(cluster).get(member) in (before[member], None) else ""
+
+
+def test_uninstalling_the_chart_keeps_the_volumes(cluster: Cluster, sandbox: Sandbox) -> None:
+    """The last test here: the cluster is gone after it."""
+    sandbox.helm("uninstall", cluster.name, cluster.where, "--wait")
+    sandbox.wait_until(lambda: ", ".join(cluster.pods()), 60)
+    assert not sandbox.get("dwcpclusters", cluster.where)["items"]
+    claims = sandbox.get("pvc", cluster.where, "--selector=dwcp.dev/cluster=changing")["items"]
+    assert len(claims) == 4

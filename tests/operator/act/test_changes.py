@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -14,16 +15,23 @@ from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.reconcile import IDLE_S, Reconciler, Tools
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.pod import PodSettings
-from kube.apiserver import ApiServer, Object, serving
+from dwcp_operator.elector import LeaseLostError
+from kube.apiserver import ApiServer, Object, now, serving
 from kube.subjects import UID, resource
 from replica.waiting import in_loop
 
 
-def reconciler(api: KubeApi, http: aiohttp.ClientSession) -> Reconciler:
+def always() -> None:
+    """The lease is held."""
+
+
+def reconciler(
+    api: KubeApi, http: aiohttp.ClientSession, require: Callable[[], None] = always
+) -> Reconciler:
     tools = Tools(
         api=api,
         http=http,
-        writer=Writer(api, lambda: None),
+        writer=Writer(api, require),
         events=Events(api, "test"),
         metrics=OperatorMetrics(),
         settings=Settings(PodSettings("dwcp:1")),
@@ -225,6 +233,81 @@ async def test_a_growth_that_is_refused_is_told_and_can_be_taken_back() -> None:
         change(server)
         await rounds(loop, 2)
         assert condition(server, "Degraded")["status"] == "False"
+
+
+def claim_says(server: ApiServer, index: int, *, asked: str, holds: str, pending: str = "") -> None:
+    claim = server.objects["persistentvolumeclaims", "shop", f"demo-{index}-{UID[:8]}"]
+    claim["spec"]["resources"]["requests"]["storage"] = asked
+    claim["status"] = {"phase": "Bound", "capacity": {"storage": holds}}
+    if pending:
+        claim["status"]["conditions"] = [
+            {"type": "FileSystemResizePending", "status": "True", "lastTransitionTime": pending}
+        ]
+
+
+@in_loop
+async def test_a_volume_that_waits_for_a_restart_gets_one_and_no_second() -> None:
+    async with serving() as (server, api), aiohttp.ClientSession() as http:
+        change(server, storage={"size": "2Gi"})
+        loop = reconciler(api, http)
+        await rounds(loop, 3)
+        uid = server.objects["pods", "shop", "demo-1"]["metadata"]["uid"]
+        server.objects["pods", "shop", "demo-1"]["metadata"]["creationTimestamp"] = now(-60)
+        claim_says(server, 1, asked="2Gi", holds="1Gi", pending=now(-30))
+        await rounds(loop, 3)
+        assert server.objects["pods", "shop", "demo-1"]["metadata"]["uid"] != uid
+        assert [w for w in server.writes if w.endswith("/eviction")] == [
+            "POST /api/v1/namespaces/shop/pods/demo-1/eviction"
+        ]
+        notes = [
+            b.get("note", "") for (kind, _, _), b in server.objects.items() if kind == "events"
+        ]
+        assert any("VolumeGrown" in note for note in notes)
+
+
+@in_loop
+async def test_a_volume_that_still_grows_is_waited_for() -> None:
+    async with serving() as (server, api), aiohttp.ClientSession() as http:
+        change(server, storage={"size": "2Gi"})
+        loop = reconciler(api, http)
+        await rounds(loop, 3)
+        claim_says(server, 2, asked="2Gi", holds="1Gi")
+        await rounds(loop, 1)
+        assert "demo-2" in condition(server, "Progressing")["message"]
+        claim_says(server, 2, asked="2Gi", holds="2Gi")
+        mark = len(server.writes)
+        await rounds(loop, 2)
+        assert changes(server, mark) == []
+
+
+# --- interruptions -----------------------------------------------------------------------------
+
+
+@in_loop
+async def test_killed_after_any_write_of_a_change_another_operator_ends_it() -> None:
+    """A roll is cut off before each of its writes; what is left is taken up as it stands."""
+    for writes_left in range(9):
+        async with serving() as (server, api), aiohttp.ClientSession() as http:
+            change(server, image="dwcp:1")
+            await rounds(reconciler(api, http), 3)
+            change(server, image="dwcp:2", storage={"size": "2Gi"}, monitoring={"dashboard": True})
+            left = writes_left
+
+            def require() -> None:
+                nonlocal left
+                if left == 0:
+                    raise LeaseLostError("lost")
+                left -= 1
+
+            doomed = reconciler(api, http, require)
+            with pytest.raises(LeaseLostError):
+                await rounds(doomed, 9)
+            await rounds(reconciler(api, http), 3)
+            assert images(server) == ["dwcp:2"] * 4
+            assert sizes(server) == {"2Gi"}
+            assert "demo-dashboard" in server.names("configmaps")
+            evicted = [w for w in server.writes if w.endswith("/eviction")]
+            assert len(evicted) == len(set(evicted)) == 4, "nobody is restarted twice"
 
 
 # --- monitoring ------------------------------------------------------------------------------
