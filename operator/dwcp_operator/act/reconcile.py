@@ -22,6 +22,7 @@ from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
 from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.observe import Observer, utc_now
 from dwcp_operator.act.snapshot import Snapshot, UnreadableError, read
+from dwcp_operator.act.steady import Steadiness
 from dwcp_operator.act.transitions import transitions
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.names import Object
@@ -75,6 +76,8 @@ class Reconciler:
         self._progress_at = time.monotonic()
         self._restarts: dict[str, int] = {}
         self._failed_rounds = 0
+        self._steady = Steadiness()
+        self._in_doubt = False
         self._troubles: dict[str, int] = {}
         self._told = ""
 
@@ -127,6 +130,8 @@ class Reconciler:
         """Soon while there is something to do or to wait for; slower the longer it fails."""
         if self._failed_rounds:
             return float(min(BUSY_S * 2 ** min(self._failed_rounds, 6), RESYNC_S))
+        if self._in_doubt:
+            return BUSY_S
         return IDLE_S if all(_is_patient(step) for step in steps) else BUSY_S
 
     async def _read(self) -> bool:
@@ -150,6 +155,9 @@ class Reconciler:
         """Write the status when it says something new; tell what has changed."""
         before = snapshot.status()
         after = _status(snapshot, before, seen, out)
+        self._in_doubt = self._steady.doubts(before, after)
+        if self._in_doubt:
+            return
         if trouble:
             after = _with_trouble(before, after, trouble)
         if before is not None and _gist(before) == _gist(after):
