@@ -287,11 +287,13 @@ class Applied:
     """The state machine has executed up to `index`; `state` is its digest at a checkpoint.
 
     A restart finds the state at `saved` or above: the log is needed only from there on.
+    `due_ms`: the agreed time from which it wants an entry even if no client asks for anything.
     """
 
     index: int
     state: bytes | None
     saved: int = 0
+    due_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

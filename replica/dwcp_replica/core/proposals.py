@@ -1,7 +1,8 @@
 """What may stand in an entry: making one, and looking at what others made.
 
 The same rules hold for both protocols (validity: only what a client signed is executed; agreed
-time never goes back). The first entry of a term after the first is empty.
+time never goes back). The first entry of a term after the first is empty, and so is one that agreed
+time asks for (due.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dwcp.wire.envelope import (
     envelope_signing_bytes,
 )
 from dwcp.wire.peer import Entry, Header
+from dwcp_replica.core import due
 from dwcp_replica.core.chain import Point, Slot
 from dwcp_replica.core.state import BATCH_ENVELOPES_MAX, BODY_BYTES_MAX, Core
 
@@ -55,6 +57,8 @@ def acceptable(core: Core, entry: Entry) -> Slot | str:
     slot = Slot.decoded(entry, batch)
     if any(core.pool.stale(digest) for digest in slot.requests):
         return "executed"
+    if not batch.envelopes and batch.switch is None and due.is_due(core, batch.stamp_ms):
+        return slot
     return check_envelopes(core, batch) or slot
 
 

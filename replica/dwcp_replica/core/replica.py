@@ -188,7 +188,8 @@ class Replica:
                 has_state = core.transfer is None and not core.stateless
                 if has_state and core.pool.add(envelope, core.now_ms):
                     self._driver.submitted(core, envelope)
-            case Applied(index, state, saved):
+            case Applied(index, state, saved, due_ms):
+                core.due_ms = due_ms
                 checkpoints.on_applied(core, index, state, saved)
             case Saved(index):
                 core.saved = max(core.saved, index)

@@ -103,6 +103,7 @@ class Core:
         self.final_certificate: Certificate | None = None
         self.unsaved_final: Certificate | None = None
         self.applied = record.start_index
+        self.due_ms: int | None = None
         self.emitted = record.start_index
         self.saved = record.start_index
         self.stateless = False

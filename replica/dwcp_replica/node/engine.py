@@ -288,9 +288,11 @@ class Engine:
                     since_s = time.monotonic()
             if index % self._interval == 0:
                 state = self._shelf.checkpoint()
-                self.inbox.put(Applied(index, state, self._shelf.saved))
+                due_ms = self._store.next_due_ms
+                self.inbox.put(Applied(index, state, self._shelf.saved, due_ms))
             elif entry is entries[-1]:
-                self.inbox.put(Applied(index, None, self._shelf.saved))
+                due_ms = self._store.next_due_ms
+                self.inbox.put(Applied(index, None, self._shelf.saved, due_ms))
             if time.monotonic() - since_s > EXECUTE_S_MAX:
                 await asyncio.sleep(0)
                 since_s = time.monotonic()

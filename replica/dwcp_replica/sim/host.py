@@ -371,7 +371,7 @@ class Host:
         if index % self._interval == 0:
             state = self.shelf.checkpoint()
             self._observer.digested(self, index, state)
-        self.feed(Applied(index, state, self.shelf.saved))
+        self.feed(Applied(index, state, self.shelf.saved, self.store.next_due_ms))
 
     def _stable(self, index: int) -> None:
         self.shelf.stable(index)

@@ -68,6 +68,9 @@ class Conversation:
         self.inbox: list[tuple[int, int, PeerMessage]] = []
         self.cut: set[tuple[int, int]] = set()
         self.down: set[int] = set()
+        self.clock_behind_ms = [0] * n
+        self.next_due: Callable[[int], int | None] = lambda _stamp_ms: None
+        """From the stamp of what was executed, the agreed time that asks for an entry."""
         self.said: list[str] = []
         self.sequence = 0
         self.replicas = [self._engine(i) for i in range(n)]
@@ -131,7 +134,8 @@ class Conversation:
             self.now_ms += 50
             for i in range(self.n):
                 if i not in self.down:
-                    self._act(i, Tick(self.now_ms, WALL_MS + self.now_ms))
+                    wall_ms = WALL_MS + self.now_ms - self.clock_behind_ms[i]
+                    self._act(i, Tick(self.now_ms, wall_ms))
             self.deliver()
 
     def crash(self, member: int) -> None:
@@ -184,14 +188,15 @@ class Conversation:
         self.executing[me] = True
         while self.due[me]:
             entry = self.due[me].popleft()
-            for envelope in decode_batch(entry.body).envelopes:
+            batch = decode_batch(entry.body)
+            for envelope in batch.envelopes:
                 body = msgspec.msgpack.decode(envelope.body, type=EnvelopeBody)
                 for op in body.operations:
                     assert isinstance(op, PutRequest)
                     self.executed[me].append((entry.header.index, op.value))
             index = entry.header.index
             due = index % self.genesis.parameters.checkpoint_interval == 0
-            self._act(me, Applied(index, self.state(me) if due else None))
+            self._act(me, Applied(index, self.state(me) if due else None, due_ms=self.next_due(batch.stamp_ms)))
         self.executing[me] = False
 
     def state(self, me: int) -> bytes:

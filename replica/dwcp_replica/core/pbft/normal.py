@@ -12,7 +12,7 @@ from dwcp.wire.peer import (
     Prepare,
     PrePrepare,
 )
-from dwcp_replica.core import evidence, proposals, tally
+from dwcp_replica.core import due, evidence, proposals, tally
 from dwcp_replica.core.certificates import VoteBook
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.state import (
@@ -25,10 +25,10 @@ from dwcp_replica.core.state import (
 
 
 def propose(core: Core) -> None:
-    """Let the primary extend the chain while requests wait and the window is open."""
+    """Let the primary extend the chain while requests or time ask for it and the window is open."""
     while (
         core.leads
-        and core.pool.has_unproposed
+        and (core.pool.has_unproposed or due.wants_entry(core))
         and core.log.last - core.final < IN_FLIGHT_MAX
         and core.log.last < core.high
     ):

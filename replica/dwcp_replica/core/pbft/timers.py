@@ -8,7 +8,7 @@ quorum asks for it or more, and the last VIEW-CHANGE is resent for ever.
 from __future__ import annotations
 
 from dwcp.wire.peer import Forward, Header, PrePrepare, Status
-from dwcp_replica.core import catchup, election_book
+from dwcp_replica.core import catchup, due, election_book
 from dwcp_replica.core.effects import ViewChangeReason
 from dwcp_replica.core.pbft import view_change
 from dwcp_replica.core.state import Core
@@ -57,6 +57,8 @@ def overdue(core: Core) -> ViewChangeReason | None:
         return ViewChangeReason.TIMEOUT
     if core.log.last > core.final and core.progress_ms < too_old_ms:
         return ViewChangeReason.TIMEOUT
+    if due.is_late(core):
+        return ViewChangeReason.TIMEOUT
     if core.heard_ms.get(primary, 0) < too_old_ms:
         return ViewChangeReason.SILENT
     return None
@@ -64,15 +66,17 @@ def overdue(core: Core) -> ViewChangeReason | None:
 
 def deadline_ms(core: Core) -> int:
     """When the next tick matters."""
-    due = core.heartbeat_ms
+    times = [core.heartbeat_ms]
+    if core.leads and (time_due := due.deadline_ms(core)) is not None:
+        times.append(time_due)
     waits_since = core.change_timer_ms
     if core.active:
         waits_since = core.pool.oldest_ms() if core.primary != core.me else None
         if waits_since is not None:
             waits_since = max(waits_since, core.view_since_ms)
     if waits_since is not None:
-        due = min(due, waits_since + core.timeout_ms() + 1)
-    return max(core.now_ms, due)
+        times.append(waits_since + core.timeout_ms() + 1)
+    return max(core.now_ms, min(times))
 
 
 def heartbeat(core: Core) -> None:
