@@ -196,7 +196,12 @@ class Conversation:
                     self.executed[me].append((entry.header.index, op.value))
             index = entry.header.index
             due = index % self.genesis.parameters.checkpoint_interval == 0
-            self._act(me, Applied(index, self.state(me) if due else None, due_ms=self.next_due(batch.stamp_ms)))
+            self._act(
+                me,
+                Applied(
+                    index, self.state(me) if due else None, due_ms=self.next_due(batch.stamp_ms)
+                ),
+            )
         self.executing[me] = False
 
     def state(self, me: int) -> bytes:
