@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Busy,
         ClientClosed,
         ClientFailed,
+        Compacted,
         DWCPError,
         Indeterminate,
         NotEnoughReplies,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from dwcp.sync import SyncClient
     from dwcp.waiting import Limits
+    from dwcp.watch import News, Watch
     from dwcp.wire.operations import (
         Compare,
         DeleteRangeRequest,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         TxnRequest,
     )
     from dwcp.wire.records import EpochRecord, SignedGenesis
+    from dwcp.wire.watch import WatchEvent
 
 __all__ = [
     "BadCluster",
@@ -60,6 +63,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ClientFailed",
+    "Compacted",
     "Compare",
     "DWCPError",
     "DeleteRangeRequest",
@@ -76,6 +80,7 @@ __all__ = [
     "LeaseStanding",
     "LeasesResult",
     "Limits",
+    "News",
     "NotEnoughReplies",
     "NotExecuted",
     "PutRequest",
@@ -89,6 +94,8 @@ __all__ = [
     "TimedOut",
     "TxnRequest",
     "TxnResult",
+    "Watch",
+    "WatchEvent",
     "prefix_end",
 ]
 
@@ -103,6 +110,8 @@ _HOMES = (
     "dwcp.calls",
     "dwcp.client",
     "dwcp.sync",
+    "dwcp.watch",
+    "dwcp.wire.watch",
 )
 
 

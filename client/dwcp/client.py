@@ -15,7 +15,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -24,21 +24,22 @@ import aiohttp
 import msgspec
 
 from dwcp import errors
-from dwcp.calls import Calls
-from dwcp.connection import Connection, client_hello
+from dwcp.calls import Calls, as_bytes
+from dwcp.connection import Connection, Incoming, client_hello
 from dwcp.flight import Output
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
-from dwcp.matching import ReplicaMessage
 from dwcp.outcomes import Answered, Broken, Declined, TicketOutcome, Unknown
 from dwcp.reads import SEED_BYTES
 from dwcp.results import Header
 from dwcp.session import SessionCore
 from dwcp.waiting import Limits
+from dwcp.watch import Watch, Watches
 from dwcp.wire.decoding import decoder_of
-from dwcp.wire.envelope import Envelope
+from dwcp.wire.envelope import Busy, Envelope
 from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
+from dwcp.wire.watch import Filter, Page, Pull
 
 DEADLINE_MS: Final = 30_000
 CONNECT_S_MAX: Final = 10.0
@@ -81,6 +82,9 @@ class Client(Calls):
                 on_message=self._on_message,
             )
             for number, member in enumerate(genesis.members)
+        )
+        self._watches = Watches(
+            genesis, Ed25519Verifier(), self._send_pull, self._newest, self._on_lie
         )
         self._named: set[str] = set()
         self._futures: dict[int, asyncio.Future[Answered]] = {}
@@ -156,6 +160,7 @@ class Client(Calls):
             self._fail(
                 ticket, errors.ClientClosed("the client was closed while this was under way")
             )
+        self._watches.fail(errors.ClientClosed("the client was closed while this watch ran"))
         try:
             if self._failure is None:
                 self._core.close()
@@ -171,15 +176,39 @@ class Client(Calls):
             await asyncio.wait(self._tasks)
             await http.close()
 
+    def watch(
+        self,
+        key: str | bytes,
+        range_end: str | bytes = b"",
+        *,
+        start_revision: int = 0,
+        filters: Sequence[Filter] = (),
+        prev_kv: bool = False,
+        progress: bool = False,
+    ) -> Watch:
+        """What happens to the keys in [key, range_end): use it in `async with`, then `async for`.
+
+        From `start_revision` on, or (0) from now on; an empty key with range_end b"\0" means all.
+        `progress`: say also that nothing happened, now and then.
+        Raises Refused for an empty interval.
+        """
+        low, high = as_bytes(key) or b"\0", as_bytes(range_end)
+        if high not in (b"", b"\0") and high <= low:
+            raise errors.Refused(errors.INVALID_ARGUMENT, "no key lies in this interval")
+        return Watch(
+            self._watches, (low, high), start_revision, tuple(filters),
+            prev_kv=prev_kv, progress=progress,
+        )  # fmt: skip
+
     # --- standing --------------------------------------------------------------------------
 
     @property
     def liars(self) -> Mapping[str, str]:
         """The members proven to have lied to this client, and how, by name."""
         names = self._genesis.members
-        return MappingProxyType(
-            {names[m].name: lie.describe() for m, lie in sorted(self._core.lies.items())}
-        )
+        lies = {m: f"{what} (a watch)" for m, what in self._watches.core.lies.items()}
+        lies |= {m: lie.describe() for m, lie in self._core.lies.items()}
+        return MappingProxyType({names[m].name: lie for m, lie in sorted(lies.items())})
 
     @property
     def genesis(self) -> EpochRecord:
@@ -206,7 +235,7 @@ class Client(Calls):
     @property
     def refused(self) -> Mapping[str, int]:
         """What replicas sent that was dropped, counted by reason."""
-        total = self._core.refused.copy()
+        total = self._core.refused + self._watches.core.refused
         for connection in self._connections:
             total.update(connection.faults)
         return MappingProxyType(dict(sorted(total.items())))
@@ -275,6 +304,7 @@ class Client(Calls):
         _log.critical("the client failed: task %s ended", task.get_name(), exc_info=self._failure)
         for ticket in list(self._futures):
             self._fail(ticket, self._failed())
+        self._watches.fail(self._failed())
 
     def _failed(self) -> errors.ClientFailed:
         error = errors.ClientFailed(f"this client can not go on: {self._failure!r}; make a new one")
@@ -318,10 +348,20 @@ class Client(Calls):
         for ticket, outcome in out.outcomes:
             self._finish(ticket, outcome)
         for lie in out.lies:
-            name = self._genesis.members[lie.member].name
-            if name not in self._named:  # one line a member: a liar must not flood the log
-                self._named.add(name)
-                _log.warning("replica %s lied: it %s", name, lie.describe())
+            self._on_lie(lie.member, lie.describe())
+
+    def _on_lie(self, member: int, what: str) -> None:
+        name = self._genesis.members[member].name
+        if name not in self._named:  # one line a member: a liar must not flood the log
+            self._named.add(name)
+            _log.warning("replica %s lied: it %s", name, what)
+
+    def _send_pull(self, member: int, pull: Pull) -> None:
+        self._connections[member].send(msgspec.msgpack.encode(pull))
+
+    async def _newest(self) -> int:
+        """The store's revision, through the log: whatever was done before is not above it."""
+        return (await self.store_status()).header.revision
 
     def _finish(self, ticket: int, outcome: TicketOutcome) -> None:
         match outcome:
@@ -337,15 +377,22 @@ class Client(Calls):
                 self._fail(ticket, errors.BrokenAnswer(message))
 
     def _on_change(self, member: int, up: bool) -> None:
+        self._watches.changed(member, up=up)
         if up:
             self._core.connected(member)
         else:
             self._core.disconnected(member, self._now_ms())
         self._wake.set()
 
-    def _on_message(self, member: int, message: ReplicaMessage) -> None:
-        self._core.received(member, message, self._now_ms())
-        self._wake.set()
+    def _on_message(self, member: int, message: Incoming) -> None:
+        match message:
+            case Page():
+                self._watches.received(member, message)
+            case Busy(request) if self._watches.core.is_mine(member, request):
+                self._watches.received(member, message)
+            case _:
+                self._core.received(member, message, self._now_ms())
+                self._wake.set()
 
     @staticmethod
     def _now_ms() -> int:

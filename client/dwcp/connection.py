@@ -23,13 +23,15 @@ from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import envelope_scope
 from dwcp.wire.peer import MAX_FRAME_BYTES
 from dwcp.wire.signing import Count, PublicKey, Signature, Signer
+from dwcp.wire.watch import Page
 
 RECONNECT_MS_MIN: Final = 50
 RECONNECT_MS_MAX: Final = 5000
 GREETING_MS_MAX: Final = 10_000
 HEARTBEAT_S: Final = 15.0
 CLOSE_S_MAX: Final = 1.0
-SEND_QUEUE_FRAMES_MAX: Final = 64
+SEND_QUEUE_FRAMES_MAX: Final = 8192
+"""A client with that many watches asks for each of them when it is connected again."""
 
 _draw: Final = random.SystemRandom()
 
@@ -49,7 +51,9 @@ class ClientHello(Struct, frozen=True):
 
 
 _decode_hello: Callable[[bytes], ServerHello] = decoder_of(ServerHello)
-_decode_message: Callable[[bytes], ReplicaMessage] = decoder_of(ReplicaMessage)
+Incoming = ReplicaMessage | Page
+"""What a replica sends over a connection."""
+_decode_message: Callable[[bytes], Incoming] = decoder_of(Incoming)
 
 
 class ProtocolFault(Exception):  # noqa: N818 - whose fault it is matters: the replica's
@@ -81,7 +85,7 @@ class Connection:
         url: str,
         answer: Callable[[ServerHello], ClientHello],
         on_change: Callable[[int, bool], None],
-        on_message: Callable[[int, ReplicaMessage], None],
+        on_message: Callable[[int, Incoming], None],
     ) -> None:
         self.member = member
         self.up = False

@@ -3,6 +3,7 @@
 DWCPError
 ├── NotExecuted            the operation changed nothing
 │   ├── Refused            the cluster said no; `code` is a gRPC status code, as etcd uses it
+│   │   └── Compacted      what a watch asks for is no longer kept
 │   ├── Busy               this client's own queue is full
 │   └── TimedOut           the deadline passed before the operation left this client
 ├── Indeterminate          it may have been executed, or may be yet
@@ -24,6 +25,7 @@ INVALID_ARGUMENT: Final = 3
 PERMISSION_DENIED: Final = 7
 RESOURCE_EXHAUSTED: Final = 8
 FAILED_PRECONDITION: Final = 9
+OUT_OF_RANGE: Final = 11
 
 
 class DWCPError(Exception):
@@ -40,6 +42,18 @@ class Refused(NotExecuted):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Compacted(Refused):
+    """A watch stands below the compaction; it can begin anew at `compact_revision`."""
+
+    def __init__(self, compact_revision: int) -> None:
+        super().__init__(
+            OUT_OF_RANGE,
+            f"etcdserver: mvcc: required revision has been compacted (at {compact_revision}): "
+            "read the keys again and watch from the revision of that answer on",
+        )
+        self.compact_revision = compact_revision
 
 
 class Busy(NotExecuted):

@@ -6,6 +6,7 @@ shared list. What agreement does is tested with whole replicas.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Self
 
@@ -15,11 +16,14 @@ from aiohttp import web
 from client.members import Members
 from dwcp.wire.envelope import Batch, Envelope, Rejected, Reply, decode_body
 from dwcp.wire.query import Query, decode_query_body
+from dwcp.wire.watch import Page, Pull
 from dwcp_replica.api.connect import ConnectHandler
 from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.problems import Problems
+from dwcp_replica.node.watching import WatchRoom
 from dwcp_replica.store import Outcome, Refusal, Store
+from dwcp_replica.store.watching import Seen
 
 
 class LoopbackMember:
@@ -39,6 +43,14 @@ class LoopbackMember:
         self.handler = ConnectHandler(self, Problems(metrics), metrics)
         self.runner: web.AppRunner | None = None
         self.port = 0
+        self.alter_page: Callable[[Page], Page] | None = None
+        self.watching = WatchRoom(self.store, self.page)
+        self._task: asyncio.Task[None] | None = None
+
+    def be(self, store: Store) -> None:
+        """Have this store, and watch what happens in it."""
+        self.genesis, self.store = self.cluster.members.genesis, store
+        self.watching = WatchRoom(store, self.page)
 
     def service(self) -> Self:
         return self
@@ -47,6 +59,14 @@ class LoopbackMember:
         return None
 
     async def start(self) -> None:
+        await self.listen()
+        self.work()
+
+    def work(self) -> None:
+        """Answer pulls."""
+        self._task = asyncio.create_task(self.watching.run())
+
+    async def listen(self) -> None:
         app = web.Application()
         app.router.add_get("/dwcp/v1/connect", self.handler.get)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -59,6 +79,9 @@ class LoopbackMember:
         if self.runner is not None:
             await self.handler.close()
             await self.runner.cleanup()
+            assert self._task is not None, "started"
+            self._task.cancel()
+            await asyncio.wait([self._task])
             self.runner = None
 
     def admit(self, envelope: Envelope, answer: Callable[[Answer], None]) -> None:
@@ -83,6 +106,19 @@ class LoopbackMember:
         members = self.cluster.members
         answer(members.query_reply(self.me, query, content, revision=revision, index=index))
 
+    def watch(self, client: bytes, pull: Pull, answer: Callable[[Answer], None]) -> None:
+        if not self.deaf:
+            assert self.watching.enter(client, pull, answer)
+
+    def unwatch(self, answer: Callable[[Answer], None]) -> None:
+        self.watching.leave(answer)
+
+    def page(self, request: bytes, seen: Seen, events: bytes) -> Page:
+        page = Page(request, seen.upto, events, seen.compact_revision, 0, self.me, bytes(64))
+        if self.alter_page is not None:
+            page = self.alter_page(page)
+        return self.cluster.members.sign_page(page)
+
     def unreadable(self, reason: str, message: str) -> Rejected:
         raise AssertionError(f"the client sent what is no envelope: {message}")
 
@@ -90,6 +126,8 @@ class LoopbackMember:
         for outcome in self.store.apply(index, batch):
             if self.runner is not None:
                 self.desk.deliver(outcome.client, self.reply(outcome))
+        if self.watching.is_behind():
+            self.watching.catch_up()
 
     def reply(self, outcome: Outcome) -> Reply:
         unsigned = Reply(
@@ -112,11 +150,12 @@ class Loopback:
 
     async def __aenter__(self) -> Self:
         for node in self.nodes:
-            await node.start()
+            await node.listen()
         urls = [f"http://127.0.0.1:{node.port}" for node in self.nodes]
         self.members = Members(urls=urls, fast_reads=self.members.fast_reads)
         for node in self.nodes:
-            node.genesis, node.store = self.members.genesis, Store(self.members.genesis)
+            node.be(Store(self.members.genesis))
+            node.work()
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -29,6 +29,7 @@ from dwcp.wire.records import (
     start_hash,
 )
 from dwcp.wire.signing import digest
+from dwcp.wire.watch import Page, page_signing_bytes
 
 OK = msgspec.msgpack.encode((PutResponse(),))
 
@@ -92,6 +93,11 @@ class Members:
     def rejected(self, member: int, envelope: Envelope, reason: str, message: str) -> Rejected:
         unsigned = Rejected(envelope.digest(), reason, message, 0, member, bytes(64))
         return signed_refusal(unsigned, self.scope, self.signers[member], envelope.sig)
+
+    def sign_page(self, page: Page) -> Page:
+        """The page, signed by the member that it names."""
+        sig = self.signers[page.member].sign(page_signing_bytes(self.scope, page))
+        return msgspec.structs.replace(page, sig=sig)
 
     def query_reply(
         self,

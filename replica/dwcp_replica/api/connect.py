@@ -24,8 +24,9 @@ from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Envelope, envelope_scope
 from dwcp.wire.peer import MemberId
 from dwcp.wire.query import Query
 from dwcp.wire.signing import PublicKey, Signature
+from dwcp.wire.watch import Pull
 from dwcp_replica.api.desk import Outlet
-from dwcp_replica.api.envelopes import TOO_LARGE, decode_request
+from dwcp_replica.api.envelopes import TOO_LARGE, decode_frame
 from dwcp_replica.api.host import ClientService, Host
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.problems import Problems
@@ -148,8 +149,9 @@ class ConnectHandler:
         with service.desk.connected(client, outlet):
             writer = asyncio.create_task(_write(outlet, ws))
             try:
-                await self._read(service, outlet, ws)
+                await self._read(service, client, outlet, ws)
             finally:
+                service.unwatch(outlet.answer)
                 writer.cancel()
                 await asyncio.wait((writer,))
         if not writer.cancelled():
@@ -163,18 +165,20 @@ class ConnectHandler:
             request.transport.abort()
 
     async def _read(
-        self, service: ClientService, outlet: Outlet, ws: web.WebSocketResponse
+        self, service: ClientService, client: bytes, outlet: Outlet, ws: web.WebSocketResponse
     ) -> None:
         while True:
             frame = await ws.receive()
             if frame.type is not WSMsgType.BINARY:
                 await self._end(ws, frame.type, frame.data)
                 return
-            match decode_request(frame.data):
+            match decode_frame(frame.data):
                 case Envelope() as envelope:
                     service.admit(envelope, outlet.answer)
                 case Query() as query:
                     service.ask(query, outlet.answer)
+                case Pull() as pull:
+                    service.watch(client, pull, outlet.answer)
                 case (reason, message):
                     outlet.answer(service.unreadable(reason, message))
 

@@ -12,8 +12,9 @@ import msgspec
 
 from dwcp.wire.envelope import Busy, Rejected, Reply
 from dwcp.wire.query import QueryReply
+from dwcp.wire.watch import Page
 
-Answer = Reply | QueryReply | Busy | Rejected
+Answer = Reply | QueryReply | Page | Busy | Rejected
 """What goes to a client, as one tagged MessagePack frame."""
 
 OUTLET_FRAMES_MAX: Final = 4096

@@ -13,6 +13,7 @@ from aiohttp import web
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Busy, Envelope, Rejected, Reply
 from dwcp.wire.query import Query, QueryReply
+from dwcp.wire.watch import Pull
 from dwcp_replica.api.desk import Answer, encode_answer
 from dwcp_replica.api.host import ClientService, Host
 from dwcp_replica.api.problems import BodyTooLargeError, Problems, read_body
@@ -30,6 +31,7 @@ STATUS_BY_REASON: Final[dict[str, int]] = {
 """Any other reason for which an envelope is rejected is a 400."""
 
 _decode: Callable[[bytes], Envelope | Query] = decoder_of(Envelope | Query)
+_decode_frame: Callable[[bytes], Envelope | Query | Pull] = decoder_of(Envelope | Query | Pull)
 
 
 TOO_LARGE: Final = (
@@ -47,6 +49,16 @@ def decode_request(frame: bytes) -> Envelope | Query | tuple[str, str]:
         return _decode(frame)
     except (msgspec.DecodeError, RecursionError) as error:
         return RefusalReason.MALFORMED, f"not the MessagePack of an Envelope or Query: {error}"
+
+
+def decode_frame(frame: bytes) -> Envelope | Query | Pull | tuple[str, str]:
+    """As decode_request; over a connection a client may also watch."""
+    if len(frame) > MAX_ENVELOPE_BYTES:
+        return TOO_LARGE
+    try:
+        return _decode_frame(frame)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return RefusalReason.MALFORMED, f"not the MessagePack of what a client sends: {error}"
 
 
 class EnvelopeHandler:

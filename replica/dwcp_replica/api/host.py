@@ -9,6 +9,7 @@ from dwcp.wire.envelope import Envelope, Rejected
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis
 from dwcp.wire.signing import Verifier
+from dwcp.wire.watch import Pull
 from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.views import EvidenceView, StatusView
 
@@ -56,6 +57,17 @@ class ClientService(Protocol):
 
     def ask(self, query: Query, answer: Callable[[Answer], None]) -> None:
         """Take a decoded query in. Never waits; `answer` is called at most once, now or later."""
+        ...
+
+    def watch(self, client: bytes, pull: Pull, answer: Callable[[Answer], None]) -> None:
+        """Answer a pull when something matches, or after a while. Never waits.
+
+        A connection's pulls are forgotten by `unwatch`.
+        """
+        ...
+
+    def unwatch(self, answer: Callable[[Answer], None]) -> None:
+        """The connection that gave this `answer` is gone."""
         ...
 
     def unreadable(self, reason: str, message: str) -> Rejected:

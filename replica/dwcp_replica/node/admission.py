@@ -23,6 +23,7 @@ from dwcp.wire.envelope import (
 from dwcp.wire.query import Query, QueryBody, QueryReply, query_reply_signing_bytes
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import SIGNATURE_BYTES, ZERO_HASH, Signer
+from dwcp.wire.watch import Page, Pull, page_signing_bytes
 from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.envelopes import SIGNATURE
 from dwcp_replica.api.metrics import ReplicaMetrics
@@ -32,7 +33,9 @@ from dwcp_replica.node.engine import Engine
 from dwcp_replica.node.hooks import ReplyHook
 from dwcp_replica.node.reading import ReadingRoom, read_query
 from dwcp_replica.node.signatures import CLIENTS, Questions, SignatureGate
+from dwcp_replica.node.watching import WatchRoom
 from dwcp_replica.store import Outcome, Refusal, RefusalReason, Store
+from dwcp_replica.store.watching import Seen
 
 PENDING_BUSY: Final = PENDING_MAX * 3 // 4
 """Pending requests from which on clients wait; the rest is for what peers forward."""
@@ -67,6 +70,7 @@ class Admission:
         self._may_read = may_read
         self._clients = frozenset(client.key for client in genesis.clients)
         self.reading = ReadingRoom(store)
+        self.watching = WatchRoom(store, self._page)
         self._in_flight: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         self._put_s: dict[bytes, float] = {}
         self._per_client: Counter[bytes] = Counter()
@@ -121,6 +125,16 @@ class Admission:
             answer(self._query_reply(request, index, revision, results))
 
         return self._gate.push_envelope(self._questions.query(query), judged)
+
+    def watch(self, client: bytes, pull: Pull, answer: Callable[[Answer], None]) -> None:
+        """Take a pull in; see ClientService."""
+        if not self.watching.enter(client, pull, answer):
+            self._metrics.busy.inc()
+            answer(self._busy(pull.digest(), bytes(SIGNATURE_BYTES)))
+
+    def unwatch(self, answer: Callable[[Answer], None]) -> None:
+        """Forget the pulls of a connection; see ClientService."""
+        self.watching.leave(answer)
 
     def unreadable(self, reason: str, message: str) -> Rejected:
         """The answer to a frame that holds no envelope; see ClientService."""
@@ -209,6 +223,12 @@ class Admission:
         epoch = self._engine.standing.epoch
         unsigned = Busy(request, RETRY_AFTER_MS, epoch, self.me, bytes(SIGNATURE_BYTES))
         return signed_refusal(unsigned, self._scope, self._signer, envelope_sig)
+
+    def _page(self, request: bytes, seen: Seen, events: bytes) -> Page:
+        epoch, unsigned = self._engine.standing.epoch, bytes(SIGNATURE_BYTES)
+        page = Page(request, seen.upto, events, seen.compact_revision, epoch, self.me, unsigned)
+        sig = self._signer.sign(page_signing_bytes(self._scope, page))
+        return msgspec.structs.replace(page, sig=sig)
 
     def _query_reply(self, request: bytes, index: int, revision: int, results: bytes) -> QueryReply:
         standing = self._engine.standing

@@ -196,8 +196,16 @@ class RunningReplica:
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What must run; the end of any of them is the end of the process."""
-        reading = self.admission.reading
-        return [self.engine.run(), self._gate.run(), self.dialer.run(), reading.run()]
+        reading, watching = self.admission.reading, self.admission.watching
+        tasks = [self.engine.run(), self._gate.run(), self.dialer.run()]
+        return [*tasks, reading.run(), watching.run(), self._notice()]
+
+    async def _notice(self) -> None:
+        """Tell those who wait for events whenever something was executed."""
+        watching = self.admission.watching
+        while True:
+            await self.engine.until(watching.is_behind)
+            watching.catch_up()
 
     def hindrance(self) -> str | None:
         """Why this member does not vote; None when it does."""

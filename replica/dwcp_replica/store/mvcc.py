@@ -319,9 +319,9 @@ class Mvcc:
         """True when `collect` has something to do."""
         return self.head.collected[0] <= self.head.compacted
 
-    def events(self, low: int, high: int) -> Iterator[tuple[tuple[int, int], Event]]:
-        """The events of the revisions [low, high) that are left, in order, with their places."""
-        for key, data in self._records.scan(event_key(low), event_key(high)):
+    def events(self, start: tuple[int, int], end: int) -> Iterator[tuple[tuple[int, int], Event]]:
+        """The events that are left from a place on and below a revision, with their places."""
+        for key, data in self._records.scan(event_key(*start), event_key(end)):
             yield event_place(key), _decode_event(data)
 
     def at(self, key: bytes, revision: int, sub: int = _LAST) -> Version | None:

@@ -48,6 +48,7 @@ from dwcp.wire.operations import (
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.store.keystore import KeyLimits, KeyStore
 from dwcp_replica.store.machine import Embedded, Moment, StateMachine
+from dwcp_replica.store.mvcc import Mvcc
 from dwcp_replica.store.records import MemoryRecords, StateRecords, Target
 from dwcp_replica.store.refusals import Refusal, check_shape, malformed, too_large
 from dwcp_replica.store.sessions import (
@@ -151,6 +152,11 @@ class Store:
     def revision(self) -> int:
         """The newest revision of the keys."""
         return self._keys.revision
+
+    @property
+    def keys(self) -> Mvcc:
+        """The key space, to be read while nothing is executed; another one after a transfer."""
+        return self._keys.keys
 
     @property
     def next_due_ms(self) -> int | None:

@@ -153,7 +153,7 @@ def test_what_is_compacted_goes_and_nothing_else(steps: list[Any]) -> None:
     assert isinstance(run(store, CompactionRequest(revision)), CompactionResponse)
     while store.keys.has_garbage:
         store.keys.collect(3)
-    left = list(store.keys.events(0, revision + 1))
+    left = list(store.keys.events((0, 0), revision + 1))
     assert {place[0] for place, _ in left} <= {revision}
     kept = sum(len(kv.key) + len(kv.value) + 64 for kv in run(store, RangeRequest(*ALL)).kvs)
     for _, event in left:
