@@ -39,7 +39,7 @@ from dwcp.wire.envelope import Busy, Envelope
 from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
-from dwcp.wire.watch import Filter, Page, Pull
+from dwcp.wire.watch import Filter, Page, Pull, watched
 
 DEADLINE_MS: Final = 30_000
 CONNECT_S_MAX: Final = 10.0
@@ -192,11 +192,11 @@ class Client(Calls):
         `progress`: say also that nothing happened, now and then.
         Raises Refused for an empty interval.
         """
-        low, high = as_bytes(key) or b"\0", as_bytes(range_end)
-        if high not in (b"", b"\0") and high <= low:
+        interval = watched(as_bytes(key), as_bytes(range_end))
+        if interval is None:
             raise errors.Refused(errors.INVALID_ARGUMENT, "no key lies in this interval")
         return Watch(
-            self._watches, (low, high), start_revision, tuple(filters),
+            self._watches, interval, start_revision, tuple(filters),
             prev_kv=prev_kv, progress=progress,
         )  # fmt: skip
 

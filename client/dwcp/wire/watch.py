@@ -75,6 +75,12 @@ class Page(Struct, frozen=True, array_like=True, tag="page"):
 _decode_events: Callable[[bytes], tuple[WatchEvent, ...]] = decoder_of(tuple[WatchEvent, ...])
 
 
+def watched(key: bytes, range_end: bytes) -> tuple[bytes, bytes] | None:
+    """The interval that etcd watches for these, an empty key being the first; None if empty."""
+    low = key or b"\0"
+    return (low, range_end) if range_end in (b"", b"\0") or low < range_end else None
+
+
 def page_signing_bytes(scope: Scope, page: Page) -> bytes:
     """What a replica signs."""
     revision, sub = page.upto
