@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 
+from dwcp_operator.act.snapshot import UnreadableError, subject_of
 from kube.conftest import Make
+from kube.generated import specs
 from sandbox.cluster import Sandbox
 from sandbox.shell import CommandError
 
@@ -64,3 +72,66 @@ def test_changes_are_refused_with_their_reason(make: Make, sandbox: Sandbox) -> 
     assert "can not be changed" in refuse(
         *patch, '{"spec":{"storage":{"storageClassName":"other"}}}'
     )
+
+
+def generated(count: int) -> list[dict[str, Any]]:
+    """Resources as tests/operator/test_generated.py plans them, each under a name of its own."""
+    made: list[dict[str, Any]] = []
+
+    @settings(max_examples=count, deadline=None, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(spec=specs)
+    def collect(spec: dict[str, Any]) -> None:
+        made.append(
+            {
+                "apiVersion": "dwcp.dev/v1alpha1",
+                "kind": "DWCPCluster",
+                "metadata": {"name": f"generated{len(made)}"},
+                "spec": json.loads(json.dumps(spec)),
+            }
+        )
+
+    collect()
+    return made
+
+
+def test_what_the_api_server_takes_the_operator_understands(
+    sandbox: Sandbox, namespace: str, tell: Callable[[str], None]
+) -> None:
+    """Rules, schema and models say the same: what one lets through, the other does not refuse."""
+    resources = generated(500)
+    words = ("create", "--dry-run=server", "--validate=ignore", "-ojson", "-f=-", f"-n={namespace}")
+    done = subprocess.run(
+        [*sandbox.enter, str(sandbox.programs / "kubectl"), *words],
+        input=json.dumps({"apiVersion": "v1", "kind": "List", "items": resources}),
+        env={**os.environ, **sandbox.environment()},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    taken = json_documents(done.stdout)
+    refused = set(re.findall(r'"(generated\d+)" is invalid', done.stderr))
+    assert len(taken) + len(refused) == len(resources), done.stderr[-2000:]
+    assert taken
+    assert refused
+    unread = {}
+    for raw in taken:
+        try:
+            subject_of(raw)
+        except UnreadableError as error:
+            unread[json.dumps(raw["spec"])] = str(error)
+    # The members' numbers cost more than a rule may: the operator says what is wrong with them.
+    others = {spec: why for spec, why in unread.items() if "spec.bootstrap.adopt" not in why}
+    assert not others
+    tell(
+        f"generated resources at the API server: {len(taken)} taken ({len(unread)} of them told "
+        f"in Degraded), {len(refused)} refused"
+    )
+
+
+def json_documents(text: str) -> list[dict[str, Any]]:
+    """What kubectl prints for several objects: a List, or one object after the other."""
+    decoder, found, place = json.JSONDecoder(), [], 0
+    while text[place:].strip():
+        place += len(text[place:]) - len(text[place:].lstrip())
+        one, place = decoder.raw_decode(text, place)
+        found += one["items"] if one["kind"] == "List" else [one]
+    return found
