@@ -251,7 +251,7 @@ def _degraded(seen: Situation) -> Verdict:
             ),
         )
     if not seen.begun:
-        return "False", Reason.BOOTSTRAPPING, "the cluster is being made"
+        return _degraded_at_birth(seen)
     if seen.sleeps:
         return "False", Reason.HIBERNATED, _ASLEEP
     if missing and _is_planned(seen, missing):
@@ -259,6 +259,27 @@ def _degraded(seen: Situation) -> Verdict:
     if missing:
         return "True", Reason.MEMBERS_NOT_READY, f"not ready: {', '.join(missing)}"
     return "False", Reason.ALL_READY, f"all {seen.n} members are ready"
+
+
+def _degraded_at_birth(seen: Situation) -> Verdict:
+    """A member that never came up keeps the genesis from being made: it is named."""
+    deadline_ms = seen.desired.rolling.deadline_ms
+    late = [
+        m.name
+        for m in seen.observed.members
+        if m.running and m.identity is None and m.unready_for_ms >= deadline_ms
+    ]
+    if late:
+        names = ", ".join(late)
+        return (
+            "True",
+            Reason.MEMBERS_NOT_READY,
+            (
+                f"{names} did not come up within {deadline_ms // 1000} s, and all are needed to begin: "
+                "the Pod or its log says why"
+            ),
+        )
+    return "False", Reason.BOOTSTRAPPING, "the cluster is being made"
 
 
 def _is_planned(seen: Situation, missing: list[str]) -> bool:

@@ -121,6 +121,19 @@ def test_before_the_genesis_nothing_is_degraded() -> None:
     assert got["QuorumAtRisk"] == ("Unknown", "Bootstrapping")
 
 
+def test_a_member_that_never_comes_up_is_named() -> None:
+    made = observed(*[None] * 4, begun=False)
+    slow = replace(made.members[2], running=True, unready_for_ms=300_000)
+    late = replace(made, members=(*made.members[:2], slow, made.members[3]))
+    found = conditions(situation(DESIRED, late, ()), 3, (), NOW)
+    (told,) = [c for c in found if c.type == "Degraded"]
+    assert (told.status, told.reason) == ("True", "MembersNotReady")
+    assert told.message.startswith("demo-2 did not come up within 300 s")
+    waiting = replace(slow, identity=b"k")
+    waits = replace(made, members=(*made.members[:2], waiting, made.members[3]))
+    assert verdicts(waits)["Degraded"] == ("False", "Bootstrapping"), "it waits for the others"
+
+
 def test_one_liar_can_not_move_view_primary_or_mode() -> None:
     lie = report(view=9, primary="demo-3", epoch=4, final_index=10**9, mode="Datacenter")
     agreed = agreement({n: report() for n in NAMES[:3]} | {"demo-3": lie}, 4)
