@@ -37,13 +37,13 @@ def from_strangers(tally: Tally, seed: int) -> None:
     asyncio.run(run())
 
 
-def table(tallies: dict[str, Tally], seed: int, seconds: float) -> str:
+def table(tallies: dict[str, Tally], seed: int, seconds: float, at: str) -> str:
     """The results as Markdown."""
     kinds = sum(len(tally.counts) for tally in tallies.values())
     frames = next(iter(tallies.values())).frames
     head = (
         f"{kinds} kinds, {frames:,} mutated frames of each: no crash, no change of state, each one "
-        f"accounted for ({seconds:.0f} s on one core, seed {seed}, at commit {commit()}; "
+        f"accounted for ({seconds:.0f} s on one core, seed {seed}, at commit {at}; "
         f"`PYTHONPATH=tests python -m replica.fuzz --frames {frames} --write docs/assurance.md`)."
     )
     names = " | ".join(OUTCOMES)
@@ -61,11 +61,11 @@ def table(tallies: dict[str, Tally], seed: int, seconds: float) -> str:
 @click.option("--write", type=click.Path(path_type=Path), help="Put the table into this page.")
 def main(frames: int, seed: int, write: Path | None) -> None:
     """Mutate frames of every kind; stop at the first that does harm."""
-    began_s = time.monotonic()
+    began_s, at = time.monotonic(), commit()
     tallies = {"a member": Tally(frames), "a stranger": Tally(frames)}
     between_members(tallies["a member"], seed)
     from_strangers(tallies["a stranger"], seed)
-    text = table(tallies, seed, time.monotonic() - began_s)
+    text = table(tallies, seed, time.monotonic() - began_s, at)
     if write is None:
         click.echo(text)
     else:
