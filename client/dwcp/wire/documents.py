@@ -27,7 +27,7 @@ MAX_NAMES: Final = 4096
 MAX_EDITS: Final = 65_536
 MAX_DEPTH: Final = 32
 """How deep a path, or the JSON of one value, may nest."""
-MAX_FILTER_BYTES: Final = 131_072
+MAX_FILTER_BYTES: Final = 32_768
 MAX_NEEDED: Final = 1024
 AMOUNT_MAX: Final = 2**53
 ROOT: Final = -1

@@ -7,6 +7,7 @@ Sans-IO: no clock, no randomness, no files. The facade is `Document` (one replic
 from __future__ import annotations
 
 from dwcp.wire.documents import Operation
+from dwcp_replica.crdt import sync
 from dwcp_replica.crdt.document import Authors, Document, Received, Refused, Rules
 from dwcp_replica.crdt.state import BadEdit
 from dwcp_replica.crdt.transaction import Transaction
@@ -22,4 +23,5 @@ __all__ = [
     "Refused",
     "Rules",
     "Transaction",
+    "sync",
 ]

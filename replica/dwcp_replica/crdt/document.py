@@ -8,15 +8,18 @@ only for what its bytes and its causal past say, so that all honest replicas ref
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import msgspec
+from msgspec import Struct
 
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.documents import (
     MAX_HEADS,
+    DocumentName,
     Kind,
     Operation,
     OperationBody,
@@ -25,8 +28,10 @@ from dwcp.wire.documents import (
     operation_signing_bytes,
 )
 from dwcp.wire.signing import Signer, Verifier
+from dwcp_replica.crdt.frontier import divide, follows
 from dwcp_replica.crdt.graph import Graph, Links
 from dwcp_replica.crdt.held import Held
+from dwcp_replica.crdt.image import decode_image, encode_image
 from dwcp_replica.crdt.objects import Object, Orders
 from dwcp_replica.crdt.state import BadEdit, State
 from dwcp_replica.crdt.transaction import Transaction
@@ -61,6 +66,18 @@ class Received:
     reason: str = ""
 
 
+class Dump(Struct, frozen=True, array_like=True):
+    """A document at rest: the image of what was collected, and the operations since."""
+
+    name: DocumentName
+    image: bytes | None
+    operations: tuple[Operation, ...]
+    held: tuple[Operation, ...]
+
+
+_decode_dump: Callable[[bytes], Dump] = decoder_of(Dump)
+
+
 class Refused(Exception):  # noqa: N818 - named as the protocol names it
     """The operation can never be valid; `reason` is an enumerated word."""
 
@@ -80,7 +97,9 @@ class Document:
         self._rules = rules
         self._state = State(Orders(self.graph.order, self.graph.rank))
         self._operations: list[Operation] = []
+        self._image: bytes | None = None
         self._editing = False
+        self.generation = 0
 
     # reading
 
@@ -109,15 +128,15 @@ class Document:
         return found if found is not None and found.present else None
 
     def operation(self, name: bytes) -> Operation | None:
-        """An applied operation by hash."""
-        number = self.graph.numbers.get(name)
-        return None if number is None else self._operations[number]
+        """An applied operation by hash; None when it is unknown, or was collected."""
+        number = self.graph.numbers.get(name, -1)
+        return None if number < self.graph.floor else self._operations[number - self.graph.floor]
 
     def operations(self, numbers: Iterable[int] | None = None) -> Iterator[Operation]:
-        """Applied operations by number (default: all), in an order in which they apply."""
+        """Applied operations by number (default: all that were not collected), in causal order."""
         if numbers is None:
             return iter(self._operations)
-        return (self._operations[number] for number in numbers)
+        return (self._operations[number - self.graph.floor] for number in numbers)
 
     # receiving
 
@@ -186,7 +205,7 @@ class Document:
             try:
                 reason = self._unresolved(operation, body)
                 if reason is not None:
-                    self.held.add(name, operation, reason)
+                    self._hold(name, operation, reason)
                     continue
                 self._apply(name, operation, body)
             except Refused as refused:
@@ -200,6 +219,8 @@ class Document:
         """Judge an operation whose past is all here, and apply it."""
         numbers = [self.graph.numbers[parent] for parent in (*body.heads, *body.names)]
         links = self._check_links(operation.author, body, numbers)
+        if not follows(self.graph, numbers):
+            raise Refused("rebase", "based below the collected frontier: replay it on the present")
         names = [len(self.graph), *numbers]
         try:
             self._state.check(body.edits, names)
@@ -292,10 +313,73 @@ class Document:
         except msgspec.DecodeError as error:
             raise BadEdit(f"too much for one operation: use several ({error})") from None
 
-    def _rebuild(self) -> None:
-        """Compute the state anew from the operations."""
-        graph, operations = self.graph, self._operations
-        self.graph, self._operations = Graph(), []
-        self._state = State(Orders(self.graph.order, self.graph.rank))
-        for name, operation in zip(graph.hashes, operations, strict=True):
-            self._apply(name, operation, decode_operation_body(operation.body))
+    # collecting and keeping
+
+    def collect(self, frontier: Collection[bytes]) -> list[Operation]:
+        """Forget the operations below an agreed frontier; returns the stranded ones.
+
+        Their authors replay those on the present version. Raises Refused("unknown") while
+        part of the frontier is not here, and Refused("frontier") when it does not follow the
+        last one: nothing changes then.
+        """
+        assert not self._editing, "finish the transaction first"
+        numbers = self._frontier_numbers(frontier)
+        if set(numbers) == set(self.graph.frontier):
+            return []
+        division = divide(self.graph, numbers)
+        below = list(self.operations(division.below))
+        above = list(self.operations(division.above))
+        stranded = list(self.operations(division.stranded))
+        names = sorted(frontier)
+        self._rebuild(below)
+        assert names == self.heads, "a frontier is the heads of its past"
+        self._image = encode_image(self.graph, self._state)
+        self._rebuild(above)
+        return stranded
+
+    def _frontier_numbers(self, frontier: Collection[bytes]) -> list[int]:
+        graph = self.graph
+        missing = [name for name in frontier if name not in graph]
+        if missing or not frontier:
+            raise Refused("unknown", f"{len(missing)} operations of the frontier are not here yet")
+        numbers = sorted({graph.numbers[name] for name in frontier})
+        if set(numbers) == set(graph.frontier):
+            return numbers
+        if any(number < graph.floor for number in numbers):
+            raise Refused("frontier", "a frontier never moves back")
+        for number in numbers:
+            if not graph.beyond([other for other in numbers if other != number], (number,)):
+                raise Refused("frontier", "one part of the frontier is in the past of another")
+        return numbers
+
+    def dump(self) -> bytes:
+        """The document as bytes, held operations included: for its owner's disk."""
+        held = tuple(self.held)
+        return msgspec.msgpack.encode(Dump(self.name, self._image, tuple(self._operations), held))
+
+    @classmethod
+    def restore(cls, data: bytes, rules: Rules) -> Document:
+        """A document from its own dump. Raises msgspec.DecodeError when it is damaged.
+
+        Signatures are not verified again: they were, before the dump was written.
+        """
+        dump = _decode_dump(data)
+        document = cls(dump.name, rules)
+        document._image = dump.image
+        document._rebuild(dump.operations)
+        for operation in dump.held:
+            document.receive(operation)
+        return document
+
+    def _rebuild(self, operations: Iterable[Operation] | None = None) -> None:
+        """Compute the state anew, from the image and these operations (default: those here)."""
+        again = self._operations if operations is None else operations
+        self._operations = []
+        self.generation += 1
+        if self._image is None:
+            self.graph = Graph()
+            self._state = State(Orders(self.graph.order, self.graph.rank))
+        else:
+            self.graph, self._state = decode_image(self._image)
+        for operation in again:
+            self._apply(operation.hash(), operation, decode_operation_body(operation.body))

@@ -5,6 +5,9 @@ cycle and one hash fixes a whole past (Kleppmann and Howard 2020, "Byzantine Eve
 A replica numbers operations in the order in which it applied them, which is one of the topological
 orders. These numbers are local: nothing that two replicas must agree on depends on them, only on
 `order` and `rank`, which every replica derives alike.
+
+Numbers below `floor` were collected: everything above follows all of them (see `frontier`), so that
+no walk ever needs to go below it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dwcp.wire.signing import digest
+from msgspec import Struct
+
+from dwcp.wire.signing import Count, Hash, PublicKey, digest
 
 Order = tuple[int, bytes, bytes]
 """(lamport, author, hash): a total order that extends causality."""
@@ -32,10 +37,23 @@ class Links:
     epoch: int
 
 
+class Table(Struct, frozen=True, array_like=True):
+    """Operations by number, in columns; `author` counts in `authors`."""
+
+    hashes: tuple[Hash, ...]
+    authors: tuple[PublicKey, ...]
+    author: tuple[Count, ...]
+    counter: tuple[Count, ...]
+    lamport: tuple[Count, ...]
+    epoch: tuple[Count, ...]
+
+
 class Graph:
     """Operations by local number, with the frontier of those that none follows."""
 
     def __init__(self) -> None:
+        self.floor = 0
+        self.frontier: tuple[int, ...] = ()
         self.hashes: list[bytes] = []
         self.numbers: dict[bytes, int] = {}
         self.parents: list[tuple[int, ...]] = []
@@ -127,6 +145,7 @@ class Graph:
         side: dict[int, int] = dict.fromkeys(self.heads if tips is None else tips, 1)
         for number in base:
             side[number] = 2
+        side = {number: flag for number, flag in side.items() if number >= self.floor}
         wanted = sum(1 for flag in side.values() if flag == 1)
         queue = [-number for number in side]
         heapq.heapify(queue)
@@ -138,6 +157,8 @@ class Graph:
                 found.append(number)
                 wanted -= 1
             for parent in self.parents[number]:
+                if parent < self.floor:
+                    continue
                 before = side.get(parent, 0)
                 if before == 0:
                     heapq.heappush(queue, -parent)
@@ -148,7 +169,7 @@ class Graph:
         return found
 
     def past(self, tips: Iterable[int]) -> set[int]:
-        """Every operation that one of `tips` is or follows."""
+        """Every operation that one of `tips` is or follows; what was collected has no parents."""
         seen = set(tips)
         stack = list(seen)
         while stack:
@@ -158,7 +179,32 @@ class Graph:
                     stack.append(parent)
         return seen
 
+    def table(self) -> Table:
+        """What is kept of every operation when it is collected."""
+        return Table(
+            tuple(self.hashes),
+            tuple(self._authors),
+            tuple(self._author),
+            tuple(self._counter),
+            tuple(self._lamport),
+            tuple(self._epoch),
+        )
+
+    @classmethod
+    def of(cls, table: Table, frontier: Iterable[int]) -> Graph:
+        """A graph of collected operations, with these as its heads."""
+        graph = cls()
+        for number, name in enumerate(table.hashes):
+            author = table.authors[table.author[number]]
+            counter, lamport = table.counter[number], table.lamport[number]
+            graph.add(name, (), Links(author, counter, lamport, table.epoch[number]))
+        graph.floor = len(graph)
+        graph.frontier = tuple(frontier)
+        graph.heads = dict.fromkeys(graph.frontier)
+        return graph
+
     def prefix_heads(self, count: int) -> list[bytes]:
         """The frontier as it was when only the first `count` operations were here, sorted."""
-        inner = {parent for number in range(count) for parent in self.parents[number]}
-        return sorted(self.hashes[number] for number in range(count) if number not in inner)
+        inside = (*self.frontier, *range(self.floor, count))
+        inner = {parent for number in inside for parent in self.parents[number]}
+        return sorted(self.hashes[number] for number in inside if number not in inner)

@@ -13,7 +13,7 @@ study of Convergent and Commutative Replicated Data Types", sections 3.2 to 3.4.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, assert_never, cast
 
@@ -170,6 +170,12 @@ class SetObject(Object):
         """(value, additions, removals) of every value that has any."""
         for member in self._members.values():
             yield member.value, list(member.added), list(member.removed)
+
+    def restore(self, value: Value, added: Iterable[int], removed: Iterable[int]) -> None:
+        """Put back what `contributions` gave."""
+        member = self._member(value)
+        member.added.update(dict.fromkeys(added))
+        member.removed.update(dict.fromkeys(removed))
 
     def __contains__(self, value: Value) -> bool:
         member = self._members.get(canonical(value))

@@ -20,11 +20,23 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from msgspec import Struct
+
+from dwcp.wire.signing import Count
 from dwcp_replica.crdt.spans import SPAN_ELEMENTS_MAX, Content, Span, Spans
 
 Ranker = Callable[[int], Any]
 """From an operation's local number to what orders its elements among siblings, on every replica."""
 ROOT_ELEMENT = 0
+
+
+class SequenceImage(Struct, frozen=True, array_like=True):
+    """A sequence as data: spans (start, length, content), who inserted what, recorded parents."""
+
+    spans: tuple[tuple[Count, Count, Any], ...]
+    first: tuple[Count, ...]
+    owner: tuple[Count, ...]
+    parents: tuple[tuple[Count, Count, bool], ...]
 
 
 class ElementSequence:
@@ -156,6 +168,31 @@ class ElementSequence:
             if operation not in operations:
                 first = int(self._first[index])
                 self.delete(first, self.count_of(operation))
+
+    # as an image
+
+    def image(self) -> SequenceImage:
+        """All that there is to know, in reading order."""
+        spans = tuple((span.start, span.length, span.content) for span in self._spans)
+        parents = tuple((child, *place) for child, place in self._parents.items())
+        return SequenceImage(spans, tuple(self._first), tuple(self._owner), parents)
+
+    def load(self, image: SequenceImage) -> None:
+        """Become what an image shows; only a new sequence can."""
+        assert not self.elements, "only a new sequence loads an image"
+        self._first.extend(image.first)
+        self._owner.extend(image.owner)
+        count = sum(length for _, length, _ in image.spans)
+        self._span_of += [None] * count
+        last: Span | None = None
+        for start, length, content in image.spans:
+            span = Span(start, length, tuple(content) if isinstance(content, list) else content)
+            self._spans.insert_after(last, span)
+            self._span_of[start : start + length] = [span] * length
+            last = span
+        for child, parent, right in image.parents:
+            self._parents[child] = (parent, right)
+            (self._rights if right else self._lefts).setdefault(parent, []).append(child)
 
     # the tree
 

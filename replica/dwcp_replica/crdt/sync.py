@@ -1,0 +1,217 @@
+"""Anti-entropy: two functions and a state. Equal replicas say nothing.
+
+Theory. A summary says what a replica has: its heads, and a Bloom filter over everything beyond a
+version that both are known to share (Kleppmann and Howard 2020, "Byzantine Eventual Consistency",
+algorithm 2). The other side sends what the summary does not cover, in an order in which it applies,
+so that about one round trip makes both equal. What the filter hid by a false "probably" is missed
+by whatever builds on it, or is a head that the other knows of: it is then asked for by hash.
+
+A summary is sent when our version has changed since the last one, or when theirs has and shows
+something that we lack. So two replicas that can not become equal (one holds operations of a future
+epoch) fall silent. `again` makes the next `generate` speak: after a loss, or for the periodic
+round. Nothing that a peer says is kept but its last summary and what is left to send it, so that a
+reconnection starts from a new state and loses only what was in flight.
+
+A liar can make us send operations that it has, and ask us for what nobody has. It can not make us
+apply anything: operations are judged by `Document.receive` alone, and a false filter only delays
+what any honest peer delivers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from dwcp.wire.documents import (
+    MAX_HEADS,
+    MAX_NEEDED,
+    Operation,
+    Summary,
+    SyncMessage,
+    decode_sync_message,
+)
+from dwcp_replica.crdt.bloom import ENTRIES_MAX, filter_of, may_hold
+from dwcp_replica.crdt.document import Document, Received
+from dwcp_replica.crdt.frontier import follows
+
+MESSAGE_BYTES: Final = 262_144
+"""Operations in one message stop here; a single longer operation travels alone."""
+MESSAGE_OPERATIONS: Final = 1024
+OPERATION_OVERHEAD_BYTES: Final = 128
+SHARED_MAX: Final = 64
+
+
+@dataclass(slots=True)
+class SyncState:
+    """What we know of one peer, for one document, since the connection began."""
+
+    shared: list[bytes] = field(default_factory=list)
+    their_state: bytes | None = None
+    their_unknown: list[bytes] = field(default_factory=list)
+    queue: deque[int] = field(default_factory=deque)
+    looked_at: int = 0
+    from_them: set[int] = field(default_factory=set)
+    said: tuple[bytes, bytes | None] | None = None
+    lacks_image: bool = False
+    """True when the peer shows nothing above our collected frontier: what it lacks below can not
+    be sent as operations, and it needs an image first (or is ahead of us)."""
+    generation: int = 0
+
+    def again(self) -> None:
+        """Make the next `generate` send a summary even though nothing has changed."""
+        self.said = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What a message brought: hashes applied, and refusals by reason."""
+
+    applied: tuple[bytes, ...]
+    refused: tuple[str, ...]
+
+
+def is_equal(document: Document, state: SyncState) -> bool:
+    """True when the peer's last summary showed the version that we have."""
+    return state.their_state == document.graph.state()
+
+
+def generate(document: Document, state: SyncState) -> SyncMessage | None:
+    """The next message for this peer, or None when there is nothing to say."""
+    _queue_news(document, state)
+    if state.queue:
+        operations = _take_batch(document, state)
+        # The last batch says what we have now, so that the peer need not ask.
+        summary = None if state.queue else _summary_if_new(document, state)
+        return SyncMessage(document.name, summary, operations)
+    summary = _summary_if_new(document, state)
+    return None if summary is None else SyncMessage(document.name, summary)
+
+
+def receive(document: Document, state: SyncState, message: SyncMessage) -> SyncResult:
+    """Take a peer's message: judge its operations, and queue what its summary lacks."""
+    applied: list[bytes] = []
+    refused: list[str] = []
+    if message.document != document.name:
+        document.refused["document"] += 1
+        return SyncResult((), ("document",))
+    for operation in message.operations:
+        received: Received = document.receive(operation)
+        applied += received.applied
+        if received.outcome == "refused":
+            refused.append(received.reason)
+    state.from_them.update(document.graph.numbers[name] for name in applied)
+    if message.summary is not None:
+        _take_summary(document, state, message.summary)
+    return SyncResult(tuple(applied), tuple(refused))
+
+
+def encode(message: SyncMessage) -> bytes:
+    """A message as bytes."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode(data: bytes) -> SyncMessage:
+    """A message from a stranger's bytes. Raises msgspec.DecodeError, naming the field."""
+    return decode_sync_message(data)
+
+
+def _queue_news(document: Document, state: SyncState) -> None:
+    """After a first summary: queue what was applied since, unless it came from this peer."""
+    if state.generation != document.generation:  # operations were numbered anew
+        state.generation = document.generation
+        state.queue.clear()
+        state.looked_at = document.graph.floor
+    count = len(document.graph)
+    if state.their_state is not None:
+        news = (n for n in range(state.looked_at, count) if n not in state.from_them)
+        state.queue.extend(news)
+    state.looked_at = count
+    state.from_them.clear()
+
+
+def _take_batch(document: Document, state: SyncState) -> tuple[Operation, ...]:
+    batch: list[Operation] = []
+    size = 0
+    while state.queue and len(batch) < MESSAGE_OPERATIONS:
+        (operation,) = document.operations((state.queue[0],))
+        size += len(operation.body) + OPERATION_OVERHEAD_BYTES
+        if batch and size > MESSAGE_BYTES:
+            break
+        state.queue.popleft()
+        batch.append(operation)
+    return tuple(batch)
+
+
+def _summary_if_new(document: Document, state: SyncState) -> Summary | None:
+    graph = document.graph
+    ours, theirs = graph.state(), state.their_state
+    state.their_unknown = [name for name in state.their_unknown if name not in graph]
+    if state.said is not None and state.said[0] == ours:
+        news_of_theirs = state.said[1] != theirs and bool(state.their_unknown)
+        if not news_of_theirs:
+            return None
+    state.said = (ours, theirs)
+    return _summary(document, state, ours)
+
+
+def _summary(document: Document, state: SyncState, ours: bytes) -> Summary:
+    graph = document.graph
+    since = state.shared
+    # To one that shows our very version, or only less than we have, no filter is of use.
+    level = state.their_state is not None and not state.their_unknown
+    beyond: list[int] = []
+    if not level:
+        beyond = graph.beyond([graph.numbers[name] for name in since if name in graph])
+    if len(beyond) > ENTRIES_MAX:
+        beyond = beyond[-ENTRIES_MAX:]
+        since = [*since, *graph.prefix_heads(beyond[0])]
+    need = {*state.their_unknown, *document.held.missing()}
+    wanted = sorted(name for name in need if name not in document.held)
+    return Summary(
+        ours,
+        tuple(document.heads[:MAX_HEADS]),
+        tuple(since[:MAX_HEADS]),
+        filter_of((graph.hashes[number] for number in beyond), int.from_bytes(ours[:7], "big")),
+        tuple(wanted[:MAX_NEEDED]),
+    )
+
+
+def _take_summary(document: Document, state: SyncState, summary: Summary) -> None:
+    graph = document.graph
+    state.their_state = summary.state
+    state.their_unknown = [name for name in summary.heads if name not in graph]
+    known = [name for name in summary.heads if name in graph]
+    if summary.state == graph.state():
+        state.queue.clear()
+    else:
+        state.queue = deque(_lacking(document, state, summary, known))
+    # What they named and we know, they have, with its past: the newest say the most.
+    shared = {graph.numbers[name] for name in (*known, *state.shared) if name in graph}
+    newest = sorted(shared, reverse=True)[:SHARED_MAX]
+    state.shared = [graph.hashes[number] for number in newest]
+    state.looked_at = len(graph)
+    state.generation = document.generation
+    state.from_them.clear()
+
+
+def _lacking(
+    document: Document, state: SyncState, summary: Summary, known: list[bytes]
+) -> list[int]:
+    """Numbers of what the peer lacks, ascending: by its heads, else by its filter."""
+    graph = document.graph
+    shared = [*known, *(name for name in summary.since if name in graph)]
+    base = {graph.numbers[name] for name in shared}
+    state.lacks_image = not follows(graph, base)
+    candidates = graph.beyond(base)
+    if not state.their_unknown and len(summary.heads) < MAX_HEADS:
+        return candidates
+    needed = {graph.numbers[name] for name in summary.need if name in graph}
+    missing = {number for number in needed if number >= graph.floor}
+    for number in candidates:
+        builds_on = any(parent in missing for parent in graph.parents[number])
+        if builds_on or not may_hold(summary.filter, graph.hashes[number]):
+            missing.add(number)
+    return sorted(missing)
