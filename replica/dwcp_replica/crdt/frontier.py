@@ -1,10 +1,10 @@
 """Collection: which operations still count once a frontier is agreed.
 
 A frontier is a set of operations, none in another's past, that quorum(n) members committed through
-the log. From then on an operation counts if and only if it is in the frontier's past, or has all of
-the frontier in its own and follows only operations that count. The rule looks at the graph alone, so
-that every replica that knows the frontier keeps the same operations, whatever it held before. What
-is left in between is *stranded*: its author replays it on top (`rebase`).
+the log. From then on an operation counts if and only if it is in the frontier's past, or has all
+of the frontier in its own and follows only operations that count. The rule looks at the graph
+alone, so that every replica that knows the frontier keeps the same operations, whatever it held
+before. What is left in between is *stranded*: its author replays it on top (`rebase`).
 """
 
 from __future__ import annotations
