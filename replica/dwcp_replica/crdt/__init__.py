@@ -1,15 +1,33 @@
 """Documents that merge: signed operations, a hash graph, and types that converge.
 
-Sans-IO: no clock, no randomness, no files. The facade is `Document` (one replica of one document),
-`Store` (many of them), `Operation` (what travels), and `sync` (two functions and a state).
+Sans-IO: no clock, no randomness, no files. `Document` is one replica of one document, `Store` many
+of them, `Operation` what travels, `sync` anti-entropy as two functions and a state. Conflicts are
+views (`conflicts`, `Resolutions`); `check_resolver` tests a user's own. docs/documents.md explains.
 """
 
 from __future__ import annotations
 
 from dwcp.wire.documents import Operation
 from dwcp_replica.crdt import sync
+from dwcp_replica.crdt.conflicts import (
+    Conflict,
+    Custom,
+    LastWriteWins,
+    Manual,
+    MultiValue,
+    Priority,
+    Strategies,
+    ThreeWayMerge,
+    conflict_at,
+    conflicts,
+    settle,
+)
 from dwcp_replica.crdt.document import Authors, Document, Received, Refused, Rules
+from dwcp_replica.crdt.history import Resolutions
+from dwcp_replica.crdt.laws import Violation, check_resolver
+from dwcp_replica.crdt.receipts import Outbox, OutboxFull, Voters, make_receipt
 from dwcp_replica.crdt.state import BadEdit
+from dwcp_replica.crdt.store import Store, StoreFull
 from dwcp_replica.crdt.transaction import Transaction
 from dwcp_replica.crdt.values import BadValue
 
@@ -17,11 +35,31 @@ __all__ = [
     "Authors",
     "BadEdit",
     "BadValue",
+    "Conflict",
+    "Custom",
     "Document",
+    "LastWriteWins",
+    "Manual",
+    "MultiValue",
     "Operation",
+    "Outbox",
+    "OutboxFull",
+    "Priority",
     "Received",
     "Refused",
+    "Resolutions",
     "Rules",
+    "Store",
+    "StoreFull",
+    "Strategies",
+    "ThreeWayMerge",
     "Transaction",
+    "Violation",
+    "Voters",
+    "check_resolver",
+    "conflict_at",
+    "conflicts",
+    "make_receipt",
+    "settle",
     "sync",
 ]

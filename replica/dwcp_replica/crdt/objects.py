@@ -68,6 +68,8 @@ class Object:
 class Register(Object):
     """Writes that no other write names as replaced; more than one means a conflict."""
 
+    kind: Literal["lww", "mv"]
+
     def __init__(self, kind: Literal["lww", "mv"], orders: Orders) -> None:
         super().__init__(orders)
         self.kind = kind

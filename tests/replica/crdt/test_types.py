@@ -30,7 +30,7 @@ from replica.crdt.people import document, rules, signers
 
 EXAMPLES = os.environ.get("DWCP_CRDT_EXAMPLES")
 SETTINGS = settings(
-    max_examples=int(EXAMPLES or 15),
+    max_examples=int(EXAMPLES or 30),
     stateful_step_count=30,
     deadline=None,
     derandomize=EXAMPLES is None,
@@ -54,17 +54,24 @@ class Actors(RuleBasedStateMachine):
     def pick(self, choice: int) -> int:
         return choice % len(self.replicas)
 
-    @rule(actor=SMALL, choice=SMALL, where=SMALL)
-    def edit(self, actor: int, choice: int, where: int) -> None:
+    @rule(actor=SMALL, changes=st.lists(st.tuples(SMALL, SMALL), min_size=1, max_size=5))
+    def edit(self, actor: int, changes: list[tuple[int, int]]) -> None:
+        """Changes in operations of their own; with an even actor, the last two share one."""
         number = self.pick(actor)
         replica = self.replicas[number]
-        with replica.edit(signers(8)[number], epoch=0) as transaction:
-            self.change(transaction, replica, choice, where)
-        if transaction.operation is not None:
-            self.operations.append(transaction.operation)
+        groups = [[change] for change in changes[:-2]] if actor % 2 == 0 else []
+        groups += [changes[-2:]] if actor % 2 == 0 else [[change] for change in changes]
+        for group in groups:
+            with replica.edit(signers(8)[number], epoch=0) as transaction:
+                for choice, where in group:
+                    self.change(transaction, replica, choice, where)
+            if transaction.operation is not None:
+                self.operations.append(transaction.operation)
 
     @rule(actor=SMALL)
     def remove_the_key(self, actor: int) -> None:
+        if actor % 3:
+            return
         number = self.pick(actor)
         with self.replicas[number].edit(signers(8)[number], epoch=0) as transaction:
             transaction.remove(PATH if actor % 2 else PATH[:1])

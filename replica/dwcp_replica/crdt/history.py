@@ -1,0 +1,141 @@
+"""What became of conflicts: a bounded history, counts, latency, and which strategies settle them.
+
+The caller says what time it is; this module only subtracts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from dwcp_replica.crdt.conflicts import (
+    FALLBACK_ERRORS,
+    Conflict,
+    LastWriteWins,
+    Path,
+    Strategies,
+    Unresolved,
+)
+from dwcp_replica.crdt.values import BadValue, Value
+
+HISTORY_MAX: Final = 1000
+QUEUE_MAX: Final = 1000
+
+Outcome = Literal["resolved", "failed", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """One conflict as it was shown. `latency_ms` counts from when it was first seen here."""
+
+    document: str
+    path: Path
+    strategy: str
+    outcome: Outcome
+    values: int
+    latency_ms: int
+
+
+@dataclass(slots=True)
+class Effect:
+    """How a strategy does: conflicts it resolved, failed on, and left to people."""
+
+    resolved: int = 0
+    failed: int = 0
+    waiting: int = 0
+    latency_ms_total: int = 0
+
+    @property
+    def seen(self) -> int:
+        """All conflicts that came to this strategy."""
+        return self.resolved + self.failed + self.waiting
+
+    @property
+    def effectiveness(self) -> float:
+        """The share that it resolved, 0 to 1; 0 when it saw none."""
+        return self.resolved / self.seen if self.seen else 0.0
+
+    @property
+    def latency_ms_mean(self) -> float:
+        """Mean latency of those resolved, in milliseconds."""
+        return self.latency_ms_total / self.resolved if self.resolved else 0.0
+
+
+@dataclass(slots=True)
+class Resolutions:
+    """Resolves conflicts by the strategies chosen, and remembers, within bounds.
+
+    A conflict is counted once for each set of concurrent values, however often it is looked at.
+    """
+
+    strategies: Strategies = field(default_factory=Strategies)
+    history: deque[Resolution] = field(default_factory=lambda: deque(maxlen=HISTORY_MAX))
+    effects: dict[str, Effect] = field(default_factory=dict)
+    queue: dict[tuple[str, Path], Conflict] = field(default_factory=dict)
+    queue_dropped: int = 0
+    _first_seen_ms: dict[tuple[str, Path], int] = field(default_factory=dict)
+    _counted: dict[tuple[str, Path], frozenset[bytes]] = field(default_factory=dict)
+
+    @property
+    def conflict_count(self) -> int:
+        """All conflicts ever counted here."""
+        return sum(effect.seen for effect in self.effects.values())
+
+    def resolve(self, conflict: Conflict, now_ms: int) -> Value:
+        """The value to show for a conflict. `now_ms` is the caller's clock, in milliseconds.
+
+        A strategy that fails, or leaves it to people, shows the last writer's value meanwhile.
+        """
+        strategy = self.strategies.of(conflict.document, conflict.path)
+        outcome: Outcome
+        try:
+            value, outcome = strategy.resolve(conflict), "resolved"
+        except Unresolved:
+            value, outcome = LastWriteWins().resolve(conflict), "waiting"
+        except (BadValue, *FALLBACK_ERRORS):
+            value, outcome = LastWriteWins().resolve(conflict), "failed"
+        self._count(conflict, strategy.name, outcome, now_ms)
+        return value
+
+    def settled(self, document: str, path: Path) -> None:
+        """A conflict is no more: its register holds one value again."""
+        key = (document, path)
+        self.queue.pop(key, None)
+        self._first_seen_ms.pop(key, None)
+        self._counted.pop(key, None)
+
+    def waiting(self) -> list[Conflict]:
+        """Conflicts that wait for people, by document and path."""
+        return [self.queue[key] for key in sorted(self.queue)]
+
+    def _count(self, conflict: Conflict, strategy: str, outcome: Outcome, now_ms: int) -> None:
+        key = (conflict.document, conflict.path)
+        first_ms = self._first_seen_ms.setdefault(key, now_ms)
+        if outcome == "waiting":
+            self._enqueue(key, conflict)
+        values = frozenset(candidate.operation for candidate in conflict.candidates)
+        if self._counted.get(key) == values:
+            return
+        self._counted[key] = values
+        self._bound()
+        latency_ms = max(0, now_ms - first_ms)
+        effect = self.effects.setdefault(strategy, Effect())
+        setattr(effect, outcome, getattr(effect, outcome) + 1)
+        if outcome == "resolved":
+            effect.latency_ms_total += latency_ms
+        self.history.append(
+            Resolution(conflict.document, conflict.path, strategy, outcome, len(values), latency_ms)
+        )
+
+    def _enqueue(self, key: tuple[str, Path], conflict: Conflict) -> None:
+        if key not in self.queue and len(self.queue) >= QUEUE_MAX:
+            self.queue_dropped += 1
+            return
+        self.queue[key] = conflict
+
+    def _bound(self) -> None:
+        """Forget the oldest notes; a conflict looked at again after that is counted again."""
+        for notes in (self._first_seen_ms, self._counted):
+            while len(notes) > 10 * HISTORY_MAX:
+                del notes[next(iter(notes))]
