@@ -173,6 +173,8 @@ class Summary(Struct, frozen=True, array_like=True):
     """What a replica has of a document: `state` is a digest of all its heads.
 
     `filter` covers what it has beyond the version `since`; `need` asks for operations by hash.
+    `seen` is the `state` of the last summary that it had from the other side (zeros: none), and
+    `retry` says that it waited in vain: whatever was on its way since then is lost.
     """
 
     state: Hash
@@ -180,10 +182,15 @@ class Summary(Struct, frozen=True, array_like=True):
     since: Annotated[tuple[Hash, ...], Meta(max_length=MAX_HEADS)]
     filter: Filter
     need: Annotated[tuple[Hash, ...], Meta(max_length=MAX_NEEDED)]
+    seen: Hash
+    retry: bool
 
 
 class SyncMessage(Struct, frozen=True, array_like=True, tag="sync"):
-    """One anti-entropy message: a summary, or operations in an order in which they apply."""
+    """One anti-entropy message: a summary, and before it operations in an order that applies.
+
+    Operations without a summary: more are on their way.
+    """
 
     document: DocumentName
     summary: Summary | None = None
