@@ -231,7 +231,7 @@ JSON = st.recursive(
 
 class TestMerge3:
     @given(JSON, JSON, JSON)
-    @settings(deadline=None, derandomize=True, max_examples=300)
+    @settings(deadline=None, derandomize=True, max_examples=100)
     def test_sides_do_not_matter_and_one_change_is_taken(
         self, base: Any, left: Any, right: Any
     ) -> None:

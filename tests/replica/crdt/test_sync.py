@@ -20,7 +20,7 @@ from dwcp_replica.crdt.sync import (
     is_equal,
     receive,
 )
-from replica.crdt.people import Members, document, signers
+from replica.crdt.people import Members, document, rules, signers
 
 ROUNDS_MAX = 60
 
@@ -309,6 +309,41 @@ def test_many_operations_beyond_one_filter(monkeypatch: pytest.MonkeyPatch) -> N
     a, b = branches(10, 100, 100)
     Pair(a, b).run()
     assert_equal(a, b)
+
+
+def test_first_contact_after_a_long_common_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one filter covers, but the older part is named by its heads."""
+    monkeypatch.setattr("dwcp_replica.crdt.sync.ENTRIES_MAX", 32)
+    a, b = branches(300, 5, 5)
+    pair = Pair(a, b)
+    pair.run()
+    assert_equal(a, b)
+    assert sum(len(message.operations) for _, message in pair.sent) < 60
+
+
+@pytest.mark.parametrize("followers", [0, 3])
+def test_what_a_filter_hides_is_asked_for(followers: int) -> None:
+    """An operation that a's filter wrongly claims: b keeps it back, a asks for it by hash."""
+    a, b = branches(5, 12, 0)
+    first = generate(a, SyncState())
+    assert first is not None
+    assert first.summary is not None
+    for number in range(10_000):
+        trial = Document.restore(b.dump(), rules())
+        hidden = write(trial, 2, f"try {number}")
+        if may_hold(first.summary.filter, hidden.hash()):
+            break
+    else:
+        raise AssertionError("no collision found")
+    for _ in range(followers):
+        write(trial, 2)
+    pair = Pair(a, trial)
+    pair.turn(0)
+    message = pair.turn(1)
+    assert message is not None
+    assert hidden not in message.operations
+    pair.run()
+    assert_equal(a, trial)
 
 
 def test_a_summary_is_short_when_one_side_only_lags() -> None:
