@@ -190,9 +190,9 @@ def main() -> int:
     for path in sorted(arguments.traces.glob(f"*{arguments.only}*.json.gz")):
         trace = json.loads(gzip.decompress(path.read_bytes()))
         plain = all(inserted.isascii() for _, _, inserted in trace.get("patches", []))
-        for engine in engines if "patches" in trace else []:
-            if plain or not engine.startswith("pycrdt"):
-                rows.append(in_a_process(path, engine))
+        if "patches" in trace:
+            fit = [name for name in engines if plain or not name.startswith("pycrdt")]
+            rows += [in_a_process(path, engine) for engine in fit]
     print(f"Python {platform.python_version()}, pycrdt {version}, {psutil.cpu_count()} cores\n")
     print(table(rows))
     if arguments.json:

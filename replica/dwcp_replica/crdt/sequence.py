@@ -288,8 +288,9 @@ class ElementSequence:
     def _join(self, left: Span, right: Span) -> Span:
         """One span for two where that is right; returns the one that holds the right part."""
         deleted = left.content is None and right.content is None
-        if not deleted or left.end != right.start or right.start - 1 in self._rights:
-            return left
+        chained = left.end == right.start and right.start not in self._parents
+        if not deleted or not chained or right.start - 1 in self._rights:
+            return left  # `_last_below` jumps over spans: in one, each follows the one before
         small, large = (left, right) if left.length < right.length else (right, left)
         self._span_of[small.start : small.end] = [large] * small.length
         large.start = left.start

@@ -10,7 +10,7 @@ import pytest
 
 from dwcp_replica.crdt.sequence import ElementSequence
 
-SESSIONS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "60"))
+SESSIONS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "140"))
 
 
 @dataclass
@@ -141,6 +141,18 @@ def test_deleting_backwards_costs_one_span() -> None:
         sequence.delete(sequence.element_at(position), 1)
     assert len(sequence) == 100
     assert sum(1 for _ in sequence._spans) == 2
+
+
+def test_deleted_siblings_are_not_taken_for_a_run() -> None:
+    """Elements 1 and 2 stand side by side with consecutive numbers, but 2 is no child of 1."""
+    ranks = [0, 2, 1, 3]
+    sequence = ElementSequence("", lambda operation: ranks[operation])
+    sequence.insert(0, 0, "a", right=True)
+    sequence.insert(1, 0, "b", right=True)
+    sequence.delete(1, 2)
+    sequence.insert(2, 0, "x", right=True)
+    sequence.insert(3, 2, "y", right=True)
+    assert sequence.content() == "xy"
 
 
 def test_concurrent_runs_do_not_interleave() -> None:
