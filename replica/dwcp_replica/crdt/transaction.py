@@ -30,7 +30,7 @@ from dwcp_replica.crdt.graph import Graph
 from dwcp_replica.crdt.objects import Register, SequenceObject, SetObject
 from dwcp_replica.crdt.sequence import ROOT_ELEMENT
 from dwcp_replica.crdt.state import BadEdit, State
-from dwcp_replica.crdt.values import Value, plain
+from dwcp_replica.crdt.values import Value, check_value, plain
 
 Path = str | tuple[str, ...]
 
@@ -41,6 +41,12 @@ def path_of(path: Path) -> tuple[str, ...]:
     if not keys or len(keys) > MAX_DEPTH:
         raise BadEdit(f"a path has 1 to {MAX_DEPTH} keys, this one {len(keys)}")
     return keys
+
+
+def _checked(value: Value) -> Value:
+    """A copy of the value as the document will hold it. Raises BadValue."""
+    check_value(value)
+    return plain(value)
 
 
 class _Run:
@@ -113,11 +119,11 @@ class Transaction:
 
     def set(self, path: Path, value: Value, kind: Literal["lww", "mv"] = "lww") -> None:
         """Write a register in place of all its present values."""
-        keys = path_of(path)
+        keys, value = path_of(path), _checked(value)
         found = self._state.find(keys, kind)
         over = tuple(found.writes) if isinstance(found, Register) else ()
         references = tuple(self._reference(number) for number in over)
-        self._apply(Assign(keys, kind, plain(value), references))
+        self._apply(Assign(keys, kind, value, references))
 
     def increment(
         self,
@@ -132,19 +138,19 @@ class Transaction:
         self, path: Path, value: Value, kind: Literal["g-set", "2p-set", "or-set"] = "or-set"
     ) -> None:
         """Add a value to a set."""
-        self._apply(Add(path_of(path), kind, plain(value)))
+        self._apply(Add(path_of(path), kind, _checked(value)))
 
     def discard(
         self, path: Path, value: Value, kind: Literal["2p-set", "or-set"] = "or-set"
     ) -> None:
         """Take a value out of a set; from a 2p-set it is gone for good."""
-        keys = path_of(path)
+        keys, value = path_of(path), _checked(value)
         found = self._state.find(keys, kind)
         if not isinstance(found, SetObject) or value not in found:
             return
         over = found.additions(value) if kind == "or-set" else []
         references = tuple(self._reference(number) for number in over)
-        self._apply(Discard(keys, kind, plain(value), references))
+        self._apply(Discard(keys, kind, value, references))
 
     def make(self, path: Path, kind: Kind) -> None:
         """Make an empty object; needed only to show it while it is empty."""
@@ -160,7 +166,7 @@ class Transaction:
         Positions count Unicode code points, or values. Raises BadEdit outside the sequence.
         """
         kind: Literal["text", "list"] = "text" if isinstance(content, str) else "list"
-        run: Any = content if kind == "text" else tuple(plain(item) for item in content)
+        run: Any = content if kind == "text" else tuple(_checked(item) for item in content)
         keys = path_of(path)
         length = self._length(keys, kind)
         if not 0 <= position <= length:

@@ -67,9 +67,19 @@ def canonical(value: Value) -> bytes:
 
 
 def plain(value: Value) -> Value:
-    """The value as JSON types only (tuples become lists), sharing nothing with the argument."""
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return value
+    """The value as JSON types only: no tuples, no subclasses, nothing shared with the argument."""
+    match value:
+        case None | bool():
+            return value
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case str():
+            return str.__str__(value)
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case dict():
+            return {plain(key): plain(item) for key, item in value.items()}
+        case _:
+            return value  # `check_value` refuses it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from itertools import permutations
 from random import Random
 from typing import Any
@@ -30,6 +31,9 @@ from dwcp_replica.crdt.held import HELD_BYTES_PER_AUTHOR_MAX, HELD_PER_AUTHOR_MA
 from replica.crdt.people import GENESIS, Members, document, signers
 
 TEXT = ("text",)
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
 
 
 def sign(author: int, body: OperationBody | bytes, genesis: bytes = GENESIS) -> Operation:
@@ -106,6 +110,7 @@ class TestRefused:
             {"lamport": 1},
             {"counter": 2},
             {"previous": 1},
+            {"previous": 1, "counter": 2},
             {"previous": 2},
             {"epoch": 0},
         ],
@@ -324,7 +329,8 @@ class TestEditing:
         assert replica.heads == []
 
     @pytest.mark.parametrize(
-        "value", [float("nan"), 2**63, {1: 1}, b"x", "\ud800", {"\ud800": 1}, object(), {1, 2}]
+        "value",
+        [float("nan"), 2**63, {1: 1}, b"x", "\ud800", {"\ud800": 1}, object(), {1, 2}, DEEP],
     )
     def test_values_that_are_not_json(self, value: object) -> None:
         replica = document()
@@ -332,6 +338,8 @@ class TestEditing:
             transaction.set("a", value)
         with pytest.raises(BadValue), replica.edit(signers(8)[0], epoch=0) as transaction:
             transaction.insert("list", 0, [value])
+        with pytest.raises(BadValue), replica.edit(signers(8)[0], epoch=0) as transaction:
+            transaction.discard("set", value)
         assert replica.view() == {}
 
     def test_amounts_that_do_not_fit(self) -> None:
@@ -365,6 +373,22 @@ class TestEditing:
         body = msgspec.msgpack.decode(transaction.operation.body, type=OperationBody)
         assert [type(edit) for edit in body.edits] == [Insert, Delete]
         assert replica.view() == {"text": "letter"}
+
+    def test_subclasses_of_json_types_are_stored_as_json(self) -> None:
+        class Level(IntEnum):
+            HIGH = 3
+
+        class Name(str):
+            __slots__ = ()
+
+            def __str__(self) -> str:
+                return "shown otherwise"
+
+        replica = document()
+        with replica.edit(signers(8)[0], epoch=0) as transaction:
+            transaction.set("a", {Name("key"): (Level.HIGH, Name("text"))})
+        assert replica.view() == {"a": {"key": [3, "text"]}}
+        assert type(replica.view()["a"]["key"][0]) is int
 
     def test_what_the_caller_keeps_is_not_what_the_document_holds(self) -> None:
         replica = document()
