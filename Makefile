@@ -57,8 +57,9 @@ test: lint ## all tests (what CI runs); those on real Kubernetes need root
 	@$(BIN)/pytest -q -n auto $(QUICK)
 	@$(BIN)/pytest -q --durations=15 -m "slow or processes or kube"
 
-long: lint ## larger counts: 100,000 mutated frames a kind, 5,000 new lives (half an hour)
+long: lint ## larger counts: mutated frames, document histories, new lives (over an hour)
 	@PYTHONPATH=tests $(BIN)/python -m replica.fuzz --frames 100000
+	@DWCP_CRDT_EXAMPLES=10000 $(BIN)/pytest -q --timeout 36000 tests/replica/crdt
 	@$(BIN)/dwcp sim campaign --seconds 1500
 
 sim: setup ## a minute of new simulated lives

@@ -1,9 +1,9 @@
 """Real editing traces through our documents and, beside them, through pycrdt.
 
-    python benchmarks/documents.py --traces DIR [--json FILE] [--only NAME]
+    python benchmarks/documents.py --traces DIR [--json FILE] [--write PAGE] [--only NAME]
 
-Each measurement runs in a process of its own, one after another: time of editing (one author's
-replica), time of receiving (another replica takes all operations or updates, as bytes), and the
+Each measurement runs in a process of its own, one after another: processor time of editing (one
+author's replica), of receiving (another replica takes all operations or updates, as bytes), and the
 resident memory that each of the two added. DIR holds traces as gzipped JSON (`patches`,
 `end_content`). pycrdt is measured where it is installed; it signs and verifies nothing, and counts
 positions in UTF-8 bytes, so that it takes only the traces that are ASCII.
@@ -33,11 +33,13 @@ from dwcp.wire.documents import decode_operation
 from dwcp_replica.crdt import Document, Rules
 
 Patches = list[list[Any]]
+BEGIN = "<!-- benchmark:begin -->"
+END = "<!-- benchmark:end -->"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Seconds, bytes on the wire, and resident megabytes that editing and receiving added."""
+    """Processor seconds, bytes on the wire, and resident megabytes that editing and receiving added."""
 
     trace: str
     engine: str
@@ -131,13 +133,13 @@ def measure(path: Path, engine: str) -> Figures:
     patches: Patches = trace["patches"]
     edit, receive, size = ENGINES[engine]
     empty_mb = resident_mb()
-    begin = time.perf_counter()
+    begin = time.process_time()
     text, wire, _kept = edit(patches, size)
-    edit_s = time.perf_counter() - begin
+    edit_s = time.process_time() - begin
     edited_mb = resident_mb()
-    begin = time.perf_counter()
+    begin = time.process_time()
     copy, _kept_too = receive(wire)
-    receive_s = time.perf_counter() - begin
+    receive_s = time.process_time() - begin
     return Figures(
         path.name.removesuffix(".json.gz"),
         engine,
@@ -174,6 +176,7 @@ def table(rows: list[Figures]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--traces", type=Path, help="directory of *.json.gz")
+    parser.add_argument("--write", type=Path, help="put the table into this page, at its markers")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--only", default="", help="traces whose name contains this")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
@@ -195,8 +198,14 @@ def main() -> int:
         if "patches" in trace:
             fit = [name for name in engines if plain or not name.startswith("pycrdt")]
             rows += [in_a_process(path, engine) for engine in fit]
-    print(f"Python {platform.python_version()}, pycrdt {version}, {psutil.cpu_count()} cores\n")
-    print(table(rows))
+    head = f"Python {platform.python_version()}, pycrdt {version}; processor seconds, megabytes."
+    print(f"{head}\n\n{table(rows)}")
+    if arguments.write:
+        page = arguments.write.read_text()
+        before, _, rest = page.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        assert after, f"{arguments.write} has no {BEGIN} ... {END}"
+        arguments.write.write_text(f"{before}{BEGIN}\n{head}\n\n{table(rows)}\n{END}{after}")
     if arguments.json:
         data = {"python": platform.python_version(), "pycrdt": version}
         rows_json = [asdict(row) for row in rows]
