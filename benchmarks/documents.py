@@ -39,7 +39,7 @@ END = "<!-- benchmark:end -->"
 
 @dataclass(frozen=True)
 class Figures:
-    """Processor seconds, bytes on the wire, and resident megabytes that editing and receiving added."""
+    """Processor seconds, bytes on the wire, resident megabytes that editing and receiving added."""
 
     trace: str
     engine: str

@@ -27,7 +27,7 @@ from dwcp.wire.documents import (
     decode_operation_body,
     operation_signing_bytes,
 )
-from dwcp.wire.signing import Signer, Verifier
+from dwcp.wire.signing import PublicKey, Signer, Verifier
 from dwcp_replica.crdt.frontier import divide, follows
 from dwcp_replica.crdt.graph import Graph, Links
 from dwcp_replica.crdt.held import Held
@@ -67,12 +67,13 @@ class Received:
 
 
 class Dump(Struct, frozen=True, array_like=True):
-    """A document at rest: the image of what was collected, and the operations since."""
+    """A document at rest: the image of what was collected, the operations since, the evicted."""
 
     name: DocumentName
     image: bytes | None
     operations: tuple[Operation, ...]
     held: tuple[Operation, ...]
+    evicted: tuple[PublicKey, ...]
 
 
 _decode_dump: Callable[[bytes], Dump] = decoder_of(Dump)
@@ -98,6 +99,7 @@ class Document:
         self._state = State(Orders(self.graph.order, self.graph.rank))
         self._operations: list[Operation] = []
         self._image: bytes | None = None
+        self._evicted: dict[bytes, None] = {}
         self._editing = False
         self.generation = 0
 
@@ -165,8 +167,13 @@ class Document:
         """Decode and check what needs no other operation."""
         try:
             body = decode_operation_body(operation.body)
-        except msgspec.DecodeError as error:
+            canonical = msgspec.msgpack.encode(body) == operation.body
+        except (msgspec.DecodeError, RecursionError) as error:
             raise Refused("malformed", str(error)) from None
+        if not canonical:
+            # A decoder skips unknown parts as deep as the stack allows, which differs by caller:
+            # without this check one replica could take what another refuses.
+            raise Refused("malformed", "the body is not in its one canonical form")
         if body.document != self.name:
             raise Refused("document", f"an operation of {body.document!r} for {self.name!r}")
         message = operation_signing_bytes(self._rules.genesis, operation.body)
@@ -176,6 +183,8 @@ class Document:
 
     def _unresolved(self, operation: Operation, body: OperationBody) -> bytes | int | None:
         """What has to be known first: the epoch's authors, then every predecessor."""
+        if operation.author in self._evicted:
+            raise Refused("evicted", "the author was evicted, and this is not in the past it left")
         allowed = self._rules.authors.may_write(self.name, operation.author, body.epoch)
         if allowed is False:
             raise Refused("author", f"the author may not write in epoch {body.epoch}")
@@ -280,7 +289,8 @@ class Document:
 
     def _may_edit(self, signer: Signer, epoch: int) -> None:
         assert not self._editing, "finish the transaction first"
-        if not self._rules.authors.may_write(self.name, signer.public_key, epoch):
+        allowed = self._rules.authors.may_write(self.name, signer.public_key, epoch)
+        if not allowed or signer.public_key in self._evicted:
             raise Refused("author", f"this key may not write in epoch {epoch}: use a client's key")
         newest = max((self.graph.links(number).epoch for number in self.graph.heads), default=0)
         if epoch < newest:
@@ -337,6 +347,31 @@ class Document:
         self._rebuild(above)
         return stranded
 
+    def evict(self, author: bytes, frontier: Collection[bytes]) -> list[Operation]:
+        """An author is evicted: of its operations only those in the frontier's past count.
+
+        Returns what is lost: its other operations, and all that follows them, for its honest
+        authors to replay. Everyone who knows the frontier drops the same ones, and refuses any
+        that come later. Raises Refused("unknown") while part of the frontier is not here.
+        """
+        assert not self._editing, "finish the transaction first"
+        missing = [name for name in frontier if name not in self.graph]
+        if missing:
+            raise Refused("unknown", f"{len(missing)} operations of the frontier are not here yet")
+        graph = self.graph
+        past = graph.past(graph.numbers[name] for name in frontier)
+        lost: set[int] = set()
+        for number in range(graph.floor, len(graph)):
+            own = number not in past and graph.links(number).author == author
+            if own or not lost.isdisjoint(graph.parents[number]):
+                lost.add(number)
+        dropped = list(self.operations(sorted(lost)))
+        if lost:
+            rest = (n for n in range(graph.floor, len(graph)) if n not in lost)
+            self._rebuild(list(self.operations(rest)))
+        self._evicted[author] = None
+        return dropped
+
     def _frontier_numbers(self, frontier: Collection[bytes]) -> list[int]:
         graph = self.graph
         missing = [name for name in frontier if name not in graph]
@@ -354,8 +389,9 @@ class Document:
 
     def dump(self) -> bytes:
         """The document as bytes, held operations included: for its owner's disk."""
-        held = tuple(self.held)
-        return msgspec.msgpack.encode(Dump(self.name, self._image, tuple(self._operations), held))
+        operations, held = tuple(self._operations), tuple(self.held)
+        dump = Dump(self.name, self._image, operations, held, tuple(self._evicted))
+        return msgspec.msgpack.encode(dump)
 
     @classmethod
     def restore(cls, data: bytes, rules: Rules) -> Document:
@@ -367,6 +403,7 @@ class Document:
         document = cls(dump.name, rules)
         document._image = dump.image
         document._rebuild(dump.operations)
+        document._evicted = dict.fromkeys(dump.evicted)
         for operation in dump.held:
             document.receive(operation)
         return document

@@ -173,6 +173,22 @@ class TestRefused:
             deep = data.replace(b"\x4d", b"\x91" * depth + b"\x4d")
             assert_refused(document(), sign(0, deep), reason)
 
+    @pytest.mark.parametrize("depth", [0, 1, 400, 900, 2000])
+    def test_a_body_has_one_form(self, depth: int) -> None:
+        """Unknown trailing parts are skipped by the decoder as deep as the stack allows, so that
+        the same bytes could be taken here and refused elsewhere."""
+        data = forge(0, Assign(("a",), "lww", 1)).body
+        assert data[0] == 0x98
+        longer = b"\x99" + data[1:] + b"\x91" * depth + b"\xc0"
+        assert_refused(document(), sign(0, longer), "malformed")
+
+    def test_numbers_and_keys_have_one_form_too(self) -> None:
+        data = forge(0, Assign(("a",), "lww", 77)).body
+        for other in (b"\xcc\x4d", b"\xd3" + bytes(7) + b"\x4d", b"\xca\x42\x9a\x00\x00"):
+            assert_refused(document(), sign(0, data.replace(b"\x4d", other)), "malformed")
+        twice = b"\x82\xa1k\x01\xa1k\x02"
+        assert_refused(document(), sign(0, data.replace(b"\x4d", twice)), "malformed")
+
     def test_what_follows_a_refused_operation_is_never_applied(self) -> None:
         replica = document()
         bad = forge(0, Increment(("c",), "g-counter", -1))

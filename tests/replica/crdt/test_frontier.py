@@ -196,6 +196,49 @@ def test_two_operations_may_be_the_frontier() -> None:
     assert a.view() == b.view()
 
 
+class TestEviction:
+    """A frontier record says what an evicted author still counts for."""
+
+    def world(self) -> tuple[Document, list[bytes], Operation, Operation]:
+        """The evicted author 3 wrote once before the frontier and once beside it; 1 built on it."""
+        a = document()
+        typed(a, 3, "early ")
+        frontier = [typed(a, 0, "agreed ").hash()]
+        return a, frontier, typed(a, 3, "late "), typed(a, 1, "after ")
+
+    def test_only_the_frontiers_past_counts(self) -> None:
+        a, frontier, late, after = self.world()
+        assert a.evict(signers(8)[3].public_key, frontier) == [late, after]
+        assert a.view() == {"text": "agreed early "}
+        assert a.receive(late).reason == "evicted"
+        assert a.receive(after).outcome == "held"
+
+    def test_replicas_agree_whenever_they_learn_of_it(self) -> None:
+        a, frontier, late, after = self.world()
+        b, c = document(), document()
+        for operation in a.operations():
+            if operation not in (late, after):
+                b.receive(operation)
+        b.evict(signers(8)[3].public_key, frontier)
+        for operation in (late, after):
+            b.receive(operation)
+        for operation in a.operations():
+            c.receive(operation)
+        typed(c, 2, "also after ")
+        for replica in (a, c):
+            replica.evict(signers(8)[3].public_key, frontier)
+        again = Document.restore(c.dump(), rules())
+        assert a.view() == b.view() == c.view() == again.view() == {"text": "agreed early "}
+        assert a.heads == b.heads == c.heads == again.heads
+        assert again.receive(late).reason == "evicted"
+
+    def test_it_waits_for_the_frontier(self) -> None:
+        a, frontier, _, _ = self.world()
+        with pytest.raises(Refused, match="not here yet"):
+            document().evict(signers(8)[3].public_key, frontier)
+        assert a.view()["text"].startswith("after")
+
+
 def test_a_collected_document_is_smaller() -> None:
     a = document()
     for _ in range(300):
