@@ -18,7 +18,7 @@ class StoreFull(Exception):  # noqa: N818 - named as the protocol names it
 
 
 class Store:
-    """Documents by name, made when the first valid operation for them arrives."""
+    """Documents by name, made when the first operation of an author who may write arrives."""
 
     def __init__(self, rules: Rules, documents_max: int = DOCUMENTS_MAX) -> None:
         self._rules = rules
@@ -57,6 +57,8 @@ class Store:
         received = new.receive(operation)
         if received.outcome == "refused":
             return received
+        if new.held.epochs():  # from whom, is not known: a stranger must not make documents
+            return Received("refused", (), "held-full")
         if len(self._documents) >= self._documents_max:
             return Received("refused", (), "store-full")
         self._documents[name] = new

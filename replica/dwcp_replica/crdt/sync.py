@@ -206,8 +206,8 @@ def _summary(document: Document, state: SyncState) -> Summary:
     if len(beyond) > ENTRIES_MAX:
         beyond = beyond[-ENTRIES_MAX:]
         since = [*since, *graph.prefix_heads(beyond[0])]
-    need = {*state.their_unknown, *document.held.missing()}
-    wanted = sorted(name for name in need if name not in document.held)
+    need = dict.fromkeys((*state.their_unknown, *document.held.missing()))
+    wanted = [name for name in need if name not in document.held]
     retry, state.retry = state.retry, False
     state.said, state.asked = ours, (ours, state.their_state)
     state.flights.append(Flight(ours, state.sending))

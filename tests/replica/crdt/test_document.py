@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from dwcp.identity import Ed25519Signer
 from dwcp.wire.documents import (
     AMOUNT_MAX,
     MAX_HEADS,
@@ -251,6 +252,21 @@ class TestHeld:
         assert replica.receive(honest).outcome == "held"
         replica.receive(missing)
         assert honest.hash() in replica.graph
+
+    def test_strangers_of_future_epochs_share_one_place(self) -> None:
+        """Keys cost nothing: a share for each of them would be no bound."""
+        replica = document()
+        for n in range(HELD_PER_AUTHOR_MAX + 20):
+            body = OperationBody("notes", 9, 1, 1, 0, (), (), ())
+            data = msgspec.msgpack.encode(body)
+            stranger = Ed25519Signer(b"stranger" + n.to_bytes(24, "big"))
+            message = operation_signing_bytes(GENESIS, data)
+            replica.receive(Operation(stranger.public_key, data, stranger.sign(message)))
+        assert len(replica.held) == HELD_PER_AUTHOR_MAX
+        assert replica.refused["held-full"] == 20
+        missing = forge(2, Make(("m",), "map"))
+        honest = forge(1, Assign(("b",), "lww", 1), past=(missing,))
+        assert replica.receive(honest).outcome == "held"
 
     def test_held_bytes_are_bounded(self) -> None:
         replica = document()

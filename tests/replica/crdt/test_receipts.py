@@ -9,7 +9,7 @@ from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.documents import Operation, Receipt
 from dwcp.wire.signing import Scope
 from dwcp_replica.crdt import Outbox, OutboxFull, Store, StoreFull, Voters, make_receipt
-from replica.crdt.people import GENESIS, document, rules, signers
+from replica.crdt.people import GENESIS, Members, document, rules, signers
 
 MEMBERS = [Ed25519Signer(bytes([50 + n]) * 32) for n in range(7)]
 
@@ -112,6 +112,14 @@ class TestStore:
         assert store.receive(bad).reason == "signature"
         assert store.receive(Operation(b"k" * 32, b"\xff", bytes(64))).reason == "malformed"
         assert store.refused_malformed == 1
+        assert len(store) == 0
+
+    def test_an_operation_of_a_future_epoch_makes_no_document(self) -> None:
+        ahead, store = document(members=Members(newest=5)), Store(rules())
+        with ahead.edit(signers(8)[0], epoch=5) as transaction:
+            transaction.set("key", 1)
+        assert transaction.operation is not None
+        assert store.receive(transaction.operation).reason == "held-full"
         assert len(store) == 0
 
     def test_the_number_of_documents_is_bounded(self) -> None:

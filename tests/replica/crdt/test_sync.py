@@ -7,7 +7,15 @@ from random import Random
 import msgspec
 import pytest
 
-from dwcp.wire.documents import MAX_NEEDED, Filter, Operation, Summary, SyncMessage
+from dwcp.wire.documents import (
+    MAX_NEEDED,
+    Filter,
+    Operation,
+    OperationBody,
+    Summary,
+    SyncMessage,
+    operation_signing_bytes,
+)
 from dwcp_replica.crdt import Document
 from dwcp_replica.crdt.bloom import BITS_PER_ENTRY, filter_of, may_hold
 from dwcp_replica.crdt.held import HELD_PER_AUTHOR_MAX
@@ -20,7 +28,7 @@ from dwcp_replica.crdt.sync import (
     is_equal,
     receive,
 )
-from replica.crdt.people import Members, document, rules, signers
+from replica.crdt.people import GENESIS, Members, document, rules, signers
 
 ROUNDS_MAX = 60
 
@@ -248,6 +256,24 @@ class TestLiars:
         Pair(a, b).run()
         assert_equal(a, b)
         assert not len(b.held)
+
+    def test_a_thousand_invented_predecessors_do_not_hide_a_real_one(self) -> None:
+        """What is asked for by hash is shared out among authors; else b would never ask."""
+        honest, b = document(), document()
+        first, second = write(honest, 1), write(honest, 1)
+        for number in range(HELD_PER_AUTHOR_MAX):
+            past = number.to_bytes(32, "big")
+            body = OperationBody("notes", 0, 1, 2, 0, (past,), (), ())
+            data = msgspec.msgpack.encode(body)
+            signer = signers(8)[2]
+            sig = signer.sign(operation_signing_bytes(GENESIS, data))
+            assert b.receive(Operation(signer.public_key, data, sig)).outcome == "held"
+        b.receive(second)
+        message = generate(b, SyncState())
+        assert message is not None
+        assert message.summary is not None
+        assert len(message.summary.need) == MAX_NEEDED
+        assert first.hash() in message.summary.need
 
     def test_a_message_of_another_document_is_refused(self) -> None:
         a, b = document("one"), document("two")
