@@ -65,8 +65,7 @@ class Graph:
         self._counter = array("q")
         self._lamport = array("q")
         self._epoch = array("q")
-        self._first: dict[tuple[int, int], int] = {}
-        self._latest: dict[int, int] = {}
+        self._chains: list[array[int]] = []  # by author: the first operation of each counter
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -92,7 +91,7 @@ class Graph:
     def latest(self, author: bytes) -> int | None:
         """The number of this author's operation with the highest counter."""
         known = self._author_numbers.get(author)
-        return None if known is None else self._latest.get(known)
+        return None if known is None else self._chains[known][-1]
 
     def head_hashes(self) -> list[bytes]:
         """The frontier, sorted."""
@@ -124,17 +123,19 @@ class Graph:
         known = self._author_numbers.setdefault(author, len(self._authors))
         if known == len(self._authors):
             self._authors.append(author)
+            self._chains.append(array("q"))
         return known
 
     def _note_author(self, author: int, number: int, counter: int) -> None:
-        """Keep the author's newest operation; two under one counter are an equivocation."""
-        first = self._first.setdefault((author, counter), number)
-        if first != number:
-            key = (self._authors[author], counter)
-            self.equivocations.setdefault(key, [self.hashes[first]]).append(self.hashes[number])
-        latest = self._latest.get(author)
-        if latest is None or self._counter[latest] < counter:
-            self._latest[author] = number
+        """Note the author's next operation; a second one under a counter is an equivocation."""
+        chain = self._chains[author]
+        assert counter <= len(chain) + 1, "an author's counters have no gap"
+        if counter == len(chain) + 1:
+            chain.append(number)
+            return
+        first = self.hashes[chain[counter - 1]]
+        key = (self._authors[author], counter)
+        self.equivocations.setdefault(key, [first]).append(self.hashes[number])
 
     def beyond(self, base: Iterable[int], tips: Iterable[int] | None = None) -> list[int]:
         """Operations in the past of `tips` (default: all) and not in that of `base`, ascending.
