@@ -30,7 +30,7 @@ from dwcp_replica.crdt.sync import SyncState, decode, encode, generate, receive
 from replica.crdt.people import GENESIS, document, rules, signers
 from replica.crdt.test_frontier import random_edit
 
-CAMPAIGNS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "25"))
+CAMPAIGNS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "8"))
 HONEST, LIARS = 3, 4
 
 

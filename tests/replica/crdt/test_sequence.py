@@ -10,7 +10,7 @@ import pytest
 
 from dwcp_replica.crdt.sequence import ElementSequence
 
-SESSIONS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "140"))
+SESSIONS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "60"))
 
 
 @dataclass

@@ -30,7 +30,7 @@ from replica.crdt.people import document, rules, signers
 
 EXAMPLES = os.environ.get("DWCP_CRDT_EXAMPLES")
 SETTINGS = settings(
-    max_examples=int(EXAMPLES or 30),
+    max_examples=int(EXAMPLES or 20),
     stateful_step_count=30,
     deadline=None,
     derandomize=EXAMPLES is None,
