@@ -270,15 +270,9 @@ def _degraded_at_birth(seen: Situation) -> Verdict:
         if m.running and m.identity is None and m.unready_for_ms >= deadline_ms
     ]
     if late:
-        names = ", ".join(late)
-        return (
-            "True",
-            Reason.MEMBERS_NOT_READY,
-            (
-                f"{names} did not come up within {deadline_ms // 1000} s, and all are needed to begin: "
-                "the Pod or its log says why"
-            ),
-        )
+        what = f"{', '.join(late)} did not come up within {deadline_ms // 1000} s"
+        message = f"{what}, and all are needed to begin: the Pod or its log says why"
+        return "True", Reason.MEMBERS_NOT_READY, message
     return "False", Reason.BOOTSTRAPPING, "the cluster is being made"
 
 
