@@ -23,7 +23,7 @@ from dwcp.wire.signing import ZERO_HASH, Count, Hash, PublicKey, Scope, Signatur
 MAX_OPERATION_BYTES: Final = 1_048_576
 """The longest body of an operation: 1 MiB."""
 MAX_HEADS: Final = 1024
-MAX_NAMES: Final = 4096
+MAX_NAMES: Final = 32_768
 MAX_EDITS: Final = 65_536
 MAX_DEPTH: Final = 32
 """How deep a path, or the JSON of one value, may nest."""

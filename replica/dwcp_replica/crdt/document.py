@@ -285,6 +285,7 @@ class Document:
                 self._rebuild()
             raise
         finally:
+            transaction.close()
             self._editing = False
 
     def _may_edit(self, signer: Signer, epoch: int) -> None:

@@ -109,6 +109,11 @@ class Transaction:
         self._references |= {number: at + 1 for at, number in enumerate(chosen)}
         self._names: list[bytes] = []
         self._edits: list[Edit | _Run | _Cut] = []
+        self._open = True
+
+    def close(self) -> None:
+        """The block has ended: edits from now on would be in no operation."""
+        self._open = False
 
     @property
     def edited(self) -> bool:
@@ -228,6 +233,7 @@ class Transaction:
 
     def _apply(self, edit: Edit) -> None:
         """Apply one edit at once: nothing is concurrent with what we do to what we see."""
+        assert self._open, "the transaction has ended: begin another"
         names = self._names_by_reference()
         self._state.check((edit,), names)
         self._state.apply((edit,), names, frozenset)
@@ -245,6 +251,7 @@ class Transaction:
         return known
 
     def _length(self, keys: tuple[str, ...], kind: Kind) -> int:
+        assert self._open, "the transaction has ended: begin another"
         found = self._state.find(keys, kind)
         return len(found.elements) if isinstance(found, SequenceObject) else 0
 

@@ -353,6 +353,40 @@ class TestEditing:
         typed(replica, 0, "more ")
         assert replica.view() == {"text": "more stays"}
 
+    def test_more_than_one_operation_can_hold(self) -> None:
+        replica = document()
+        typed(replica, 0, "stays")
+        with (
+            pytest.raises(BadEdit, match="use several"),
+            replica.edit(signers(8)[0], epoch=0) as transaction,
+        ):
+            transaction.insert("text", 0, "x" * 1_100_000)
+        assert replica.view() == {"text": "stays"}
+        assert len(replica.graph) == 1
+
+    def test_thousands_of_keystrokes_are_deleted_at_once(self) -> None:
+        replica, other = document(), document()
+        for _ in range(5000):
+            other.receive(typed(replica, 0, "x"))
+        with replica.edit(signers(8)[1], epoch=0) as transaction:
+            transaction.delete("text", 0, 5000)
+        assert transaction.operation is not None
+        assert other.receive(transaction.operation).outcome == "applied"
+        assert other.view() == {"text": ""}
+
+    def test_a_transaction_that_has_ended_takes_no_edits(self) -> None:
+        replica = document()
+        with replica.edit(signers(8)[0], epoch=0) as transaction:
+            transaction.set("a", 1)
+        for late in (
+            lambda: transaction.set("a", 2),
+            lambda: transaction.insert("text", 0, "x"),
+            lambda: transaction.delete("text", 0, 0),
+        ):
+            with pytest.raises(AssertionError, match="has ended"):
+                late()
+        assert replica.view() == {"a": 1}
+
     def test_no_edits_no_operation(self) -> None:
         replica = document()
         with replica.edit(signers(8)[0], epoch=0) as transaction:
