@@ -57,7 +57,7 @@ async def dwcp(directory: Path, *arguments: str, stdin: bytes = b"") -> tuple[in
         sys.executable,
         "-c",
         "from dwcp.cli import main; main()",
-        arguments[0],
+        *arguments[0].split(),
         "--data",
         str(directory),
         *arguments[1:],
@@ -163,5 +163,47 @@ def test_operations_sent_together_keep_their_order(tmp_path: Path) -> None:
             kv = await client.get("n")
             assert kv is not None
             assert (kv.value, kv.version) == (b"99", 100)
+
+    cluster(tmp_path, scenario)
+
+
+def test_a_watch_outlives_a_killed_primary_and_sees_a_lease_end(tmp_path: Path) -> None:
+    """Nobody asks for anything while the lease ends; one member is gone for good by then."""
+
+    async def scenario(processes: Processes, directory: Path) -> None:
+        async with Client.from_directory(directory) as client, client.watch("k") as watch:
+            lease = await client.lease_grant(2)
+            await client.put("k", "0", lease=lease.id)
+            primary = await primary_of(processes, client)
+            processes.kill(primary)
+            async with asyncio.timeout(60):
+                first, second = await anext(watch), await anext(watch)
+            assert [event.type for event in (*first.events, *second.events)] == ["PUT", "DELETE"]
+            for i in range(5):
+                await client.put("k", str(i))
+            async with asyncio.timeout(60):
+                news = [await anext(watch) for _ in range(5)]
+            assert [int(n.events[0].kv.value) for n in news] == list(range(5))
+            assert [n.revision - news[0].revision for n in news] == list(range(5))
+
+    cluster(tmp_path, scenario)
+
+
+def test_the_command_line_keeps_leases_and_watches(tmp_path: Path) -> None:
+    async def scenario(processes: Processes, directory: Path) -> None:
+        code, out, problems = await dwcp(directory, "lease grant", "60")
+        assert (code, problems) == (0, "")
+        name = out.decode().split()[1]
+        assert out.decode() == f"lease {name} granted with TTL(60s)\n"
+        code, out, _ = await dwcp(directory, "put", "a/k", "v", "--lease", name)
+        assert (code, out) == (0, b"OK\n")
+        code, out, _ = await dwcp(directory, "lease timetolive", name, "--keys")
+        assert b"attached keys([a/k])" in out
+        code, out, _ = await dwcp(directory, "lease revoke", name, "-o", "json")
+        assert code == 0
+        code, out, _ = await dwcp(
+            directory, "watch", "a/", "--prefix", "--rev", "1", "--count", "2"
+        )
+        assert (code, out) == (0, b"PUT\na/k\nv\nDELETE\na/k\n\n")
 
     cluster(tmp_path, scenario)

@@ -18,9 +18,10 @@ import msgspec
 from client.members import Members, results
 from client.test_reads import Asking
 from client.world import World
-from dwcp.connection import ClientHello, ServerHello, client_hello
+from dwcp.connection import ClientHello, Incoming, ServerHello, client_hello
 from dwcp.identity import Ed25519Verifier
 from dwcp.matching import ReplicaMessage
+from dwcp.watching import WatchCore, WatchOutput
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import (
     Batch,
@@ -31,7 +32,17 @@ from dwcp.wire.envelope import (
     batch_digest,
     envelope_signing_bytes,
 )
-from dwcp.wire.operations import DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse
+from dwcp.wire.operations import (
+    CompactionRequest,
+    Compare,
+    DeleteRangeRequest,
+    KeyValue,
+    LeaseGrantRequest,
+    PutRequest,
+    RangeRequest,
+    RangeResponse,
+    TxnRequest,
+)
 from dwcp.wire.peer import Entry, Header, PrePrepare
 from dwcp.wire.query import Query, QueryBody, QueryReply, query_signing_bytes
 from dwcp.wire.records import (
@@ -41,9 +52,10 @@ from dwcp.wire.records import (
     genesis_signing_bytes,
     scope_of,
 )
+from dwcp.wire.watch import LAST, Page, Pull, WatchEvent, encode_events
 from dwcp_operator.local.probe import Answer, Probe, ProbeError, StatusBody, checked_genesis
 from dwcp_replica.api import connect
-from dwcp_replica.api.envelopes import decode_request
+from dwcp_replica.api.envelopes import decode_frame, decode_request
 from dwcp_replica.api.host import GenesisRefusedError
 from dwcp_replica.core.effects import MessageRefused, Received
 from dwcp_replica.durable import DataDirectory
@@ -52,7 +64,9 @@ from dwcp_replica.node.config import Address, NodeConfig
 from dwcp_replica.node.genesis import GenesisKeeper
 from dwcp_replica.node.reading import read_query
 from dwcp_replica.node.running import RunningReplica
-from dwcp_replica.store import RefusalReason, Store
+from dwcp_replica.store import KeyStore, RefusalReason, Store
+from dwcp_replica.store.records import MemoryRecords
+from dwcp_replica.store.watching import look
 from replica.core.conversation import Conversation
 from replica.mutations import Target
 from replica.test_node_backlog import running
@@ -98,6 +112,7 @@ def client_side(path: Path) -> list[Target]:
         encode(EnvelopeBody(1, 1, 0, (PutRequest(b"key", b"value"),))),
         encode(EnvelopeBody(7, 3, 2, (RangeRequest(b"a", b"b"), DeleteRangeRequest(b"c")))),
         encode(EnvelopeBody(2**40, 9, 1, (PutRequest(b"k", bytes(200)),) * 3)),
+        encode(EnvelopeBody(1, 2, 0, (TXN, LeaseGrantRequest(9, 7), CompactionRequest(3)))),
     ]
     frames = [encode(signed(replica.genesis, body)) for body in bodies]
     reads = [
@@ -109,6 +124,7 @@ def client_side(path: Path) -> list[Target]:
         Target("Envelope", frames, Requests(replica, frames).take),
         Target("Query", queries, Requests(replica, queries).take),
         Target("EnvelopeBody", bodies, SignedBodies(replica.genesis).take),
+        Target("Pull", [encode(PULL)], taken_or_not(decode_frame, Watching().judge)),
         Target("QueryBody", reads, SignedQuestions(replica.genesis).take),
     ]
 
@@ -172,6 +188,31 @@ class SignedBodies:
             decoder_of(EnvelopeBody)(body)
         except msgspec.DecodeError:
             return "undecodable"
+        return "a request"
+
+
+PULL = Pull(1, b"a", b"c", (3, 1), ("NOPUT",), prev_kv=True)
+TXN = TxnRequest(
+    (Compare(b"a", "VERSION", "LESS", version=3),), (PutRequest(b"a"),), (TxnRequest(),)
+)
+
+
+class Watching:
+    """A client may ask for what it likes: two stores see the same."""
+
+    def __init__(self) -> None:
+        self._stores = [KeyStore(MemoryRecords()), KeyStore(MemoryRecords())]
+        for store in self._stores:
+            for i in range(9):
+                store.execute(PutRequest(b"%c" % (97 + i % 3), b"%d" % i), 1000)
+            store.execute(CompactionRequest(4), 1000)
+
+    def judge(self, asked: object) -> str:
+        if not isinstance(asked, Pull):
+            return "undecodable"
+        seen = {look(store.keys, asked, bytes_max=200, events_max=5) for store in self._stores}
+        assert len(seen) == 1
+        assert seen.pop().upto >= asked.after
         return "a request"
 
 
@@ -311,6 +352,7 @@ def answers() -> list[Target]:
         Answers("Busy").target(),
         Answers("Rejected").target(),
         QueryAnswers().target(),
+        WatchAnswers().target(),
     ]
 
 
@@ -392,6 +434,38 @@ class QueryAnswers:
         assert self.ticket not in self.asking.outcomes, message
         assert not self.asking.lies, message
         return "refused" if core.refused.total() > before else "of no consequence"
+
+
+class WatchAnswers:
+    """A client that watches, and hears only changed pages."""
+
+    def __init__(self) -> None:
+        members = MEMBERS
+        self._core = WatchCore(members.genesis, members.verifier)
+        for member in range(4):
+            self._core.connected(member)
+        self._core.add(b"k", b"", 1)
+        kv = KeyValue(b"k", 2, 2, 1, b"v")
+        events = encode_events((WatchEvent("PUT", kv),))
+        self.genuine = [
+            encode(members.sign_page(Page(pull.digest(), (3, LAST), events, 0, 0, m, bytes(64))))
+            for m, pull in self._core.poll().send
+        ]
+
+    def target(self) -> Target:
+        return Target("Page", self.genuine, taken_or_not(decoder_of(Incoming), self.judge))
+
+    def judge(self, message: object) -> str:
+        if not isinstance(message, Page):
+            return "of no consequence"  # the session takes it
+        if encode(message) in self.genuine:
+            return "same"
+        before = self._core.refused.total()
+        self._core.received(min(message.member, 3), message)
+        out = self._core.poll()
+        assert out == WatchOutput(), out
+        assert self._core.refused.total() == before + 1
+        return "refused"
 
 
 # --- the genesis, at a waiting replica ---------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 import dwcp
 import dwcp_operator
 import dwcp_replica
-from dwcp.matching import ReplicaMessage
+from dwcp.connection import Incoming
 from dwcp.wire.decoding import decoder_of
 from replica.mutations import Tally, mutated
 from replica.strangers import Answers, targets
@@ -24,7 +24,7 @@ from replica.waiting import in_loop
 
 FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "400"))
 SEED = int(os.environ.get("DWCP_FUZZ_SEED", "20261122"))
-NEVER_REFUSED = {"Challenge", "ServerHello", "EnvelopeBody", "QueryBody"}
+NEVER_REFUSED = {"Challenge", "ServerHello", "EnvelopeBody", "QueryBody", "Pull"}
 """A nonce is answered whatever it is; what a client signs is its own."""
 
 
@@ -35,7 +35,7 @@ async def test_mutated_frames_change_nothing(tmp_path: Path) -> None:
     for target in targets(tmp_path):
         target.disturb(tally, draw)
     print("\n".join(tally.lines()))
-    assert {kind.__name__ for kind in get_args(ReplicaMessage)} <= set(tally.counts)
+    assert {kind.__name__ for kind in get_args(Incoming)} <= set(tally.counts)
     for kind, counts in tally.counts.items():
         assert counts.total() == FRAMES
         reached = FRAMES - counts["undecodable"]

@@ -29,10 +29,40 @@ EXIT_HELP: Final = (
 )
 
 _T = TypeVar("_T")
+
+
+class LeaseId(click.ParamType[int]):
+    """A lease's id as etcdctl writes it: 64 bits in hexadecimal."""
+
+    name = "id"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """The id, which has a sign."""
+        if isinstance(value, int):
+            return value
+        try:
+            number = int(value, 16)
+        except ValueError:
+            self.fail(f"{value!r} is not hexadecimal", param, ctx)
+        if not 0 <= number < 2**64:
+            self.fail(f"{value!r} has more than 64 bits", param, ctx)
+        return number - 2**64 if number >= 2**63 else number
+
+
+LEASE_ID: Final = LeaseId()
+
+
+def lease_text(lease_id: int) -> str:
+    """A lease's id as etcdctl writes it."""
+    return f"{lease_id % 2**64:016x}"
+
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _options(command: _Command) -> _Command:
+def options(command: _Command) -> _Command:
     """The options that all commands here share."""
     for option in (
         click.option(
@@ -69,69 +99,71 @@ def _options(command: _Command) -> _Command:
 @click.command(epilog=EXIT_HELP)
 @click.argument("key")
 @click.argument("value")
+@click.option("--lease", type=LEASE_ID, default="0", help="Attach it to this lease (hexadecimal).")
 @click.option("--prev-kv", is_flag=True, help="Print the pair that was there before.")
-@_options
+@options
 def put(
-    key: str, value: str, *, prev_kv: bool, data_dir: Path, output: str, timeout_s: float
-) -> None:
+    key: str, value: str, *, lease: int, prev_kv: bool, data_dir: Path, output: str,
+    timeout_s: float,
+) -> None:  # fmt: skip
     """Write VALUE under KEY; a VALUE of "-" is read from standard input."""
     data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
 
     async def run(client: Client) -> PutResult:
-        return await client.put(os.fsencode(key), data, prev_kv=prev_kv)
+        return await client.put(os.fsencode(key), data, lease=lease, prev_kv=prev_kv)
 
-    result = _with_client(data_dir, timeout_s, run)
+    result = with_client(data_dir, timeout_s, run)
     previous = (result.prev_kv,) if result.prev_kv is not None else ()
     if output == "json":
-        _print_json(result.header, {"prev_kv": _json(previous[0])} if previous else {})
+        print_json(result.header, {"prev_kv": in_json(previous[0])} if previous else {})
     else:
         click.echo("OK")
-        _print_pairs(previous)
+        print_pairs(previous)
 
 
 @click.command(epilog=EXIT_HELP)
 @click.argument("key")
 @click.option("--prefix", is_flag=True, help="All keys that start with KEY.")
-@_options
+@options
 def get(key: str, *, prefix: bool, data_dir: Path, output: str, timeout_s: float) -> None:
     """Print KEY and its value, each on a line; nothing when there is no such key."""
 
     async def run(client: Client) -> RangeResult:
-        return await client.range(*_interval(key, prefix=prefix))
+        return await client.range(*interval(key, prefix=prefix))
 
-    result = _with_client(data_dir, timeout_s, run)
+    result = with_client(data_dir, timeout_s, run)
     if output == "json":
-        found = {"kvs": [_json(kv) for kv in result.kvs], "count": result.count}
-        _print_json(result.header, found if result.kvs else {})
+        found = {"kvs": [in_json(kv) for kv in result.kvs], "count": result.count}
+        print_json(result.header, found if result.kvs else {})
     else:
-        _print_pairs(result.kvs)
+        print_pairs(result.kvs)
 
 
 @click.command(name="del", epilog=EXIT_HELP)
 @click.argument("key")
 @click.option("--prefix", is_flag=True, help="All keys that start with KEY.")
 @click.option("--prev-kv", is_flag=True, help="Print the pairs that were deleted.")
-@_options
+@options
 def delete(
     key: str, *, prefix: bool, prev_kv: bool, data_dir: Path, output: str, timeout_s: float
 ) -> None:
     """Delete KEY and print how many keys that were."""
 
     async def run(client: Client) -> DeleteResult:
-        return await client.delete(*_interval(key, prefix=prefix), prev_kv=prev_kv)
+        return await client.delete(*interval(key, prefix=prefix), prev_kv=prev_kv)
 
-    result = _with_client(data_dir, timeout_s, run)
+    result = with_client(data_dir, timeout_s, run)
     if output == "json":
         gone: dict[str, Any] = {"deleted": result.deleted}
         if result.prev_kvs:
-            gone["prev_kvs"] = [_json(kv) for kv in result.prev_kvs]
-        _print_json(result.header, gone)
+            gone["prev_kvs"] = [in_json(kv) for kv in result.prev_kvs]
+        print_json(result.header, gone)
     else:
         click.echo(result.deleted)
-        _print_pairs(result.prev_kvs)
+        print_pairs(result.prev_kvs)
 
 
-def _interval(key: str, *, prefix: bool) -> tuple[bytes, bytes]:
+def interval(key: str, *, prefix: bool) -> tuple[bytes, bytes]:
     """[key, range_end) as etcd writes it."""
     data = os.fsencode(key)
     if not prefix:
@@ -139,7 +171,7 @@ def _interval(key: str, *, prefix: bool) -> tuple[bytes, bytes]:
     return data or b"\0", prefix_end(data)
 
 
-def _with_client(
+def with_client(
     data_dir: Path, timeout_s: float, run: Callable[[Client], Coroutine[Any, Any, _T]]
 ) -> _T:
     """Run one operation; liars are named, errors end the command with their exit code."""
@@ -170,19 +202,22 @@ def _exit(code: int, error: errors.DWCPError) -> NoReturn:
     raise SystemExit(code)
 
 
-def _print_pairs(pairs: tuple[KeyValue, ...]) -> None:
+def print_pairs(pairs: tuple[KeyValue, ...]) -> None:
+    """Keys and values, each on a line."""
     out = sys.stdout.buffer
     for kv in pairs:
         out.write(kv.key + b"\n" + kv.value + b"\n")
     out.flush()
 
 
-def _print_json(header: Header, fields: dict[str, Any]) -> None:
+def print_json(header: Header, fields: dict[str, Any]) -> None:
+    """A header, and these fields beside it."""
     head = {"cluster_id": header.cluster_id.hex(), "revision": header.revision}
     click.echo(json.dumps({"header": head, **fields}))
 
 
-def _json(kv: KeyValue) -> dict[str, Any]:
+def in_json(kv: KeyValue) -> dict[str, Any]:
+    """A key as etcd's JSON shows it."""
     return {
         "key": base64.b64encode(kv.key).decode(),
         "create_revision": kv.create_revision,
