@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dwcp.wire.peer import Certificate
+from dwcp.wire.peer import Certificate, Election
 from dwcp_replica.core.effects import (
     BaseRecord,
     BranchRecord,
@@ -78,15 +78,21 @@ def collect(core: Core) -> None:
     core.log.cut(index)
     core.checkpoints = {i: kept for i, kept in core.checkpoints.items() if i >= index}
     core.switches = [i for i in core.switches if i > index]
-    entered = None if core.entered_election is None else core.entered_election.digest()
+    election = entered(core)
+    present = None if election is None else election.digest()
     gone = [
         digest
-        for digest, (election, start) in core.elections.items()
-        if election.view < core.log.base.term and start.index < index and digest != entered
+        for digest, (one, start) in core.elections.items()
+        if one.view < core.log.base.term and start.index < index and digest != present
     ]
     for digest in gone:
         del core.elections[digest]
         core.elections_saved.discard(digest)
+
+
+def entered(core: Core) -> Election | None:
+    """The certificate of the view that was entered last; None in the first."""
+    return core.entered_election if core.new_view is None else core.new_view.election
 
 
 def durable(core: Core) -> list[Record]:
@@ -102,12 +108,11 @@ def durable(core: Core) -> list[Record]:
             core.log.body_at(base.index) or b"",
         )
     ]
-    for digest, (election, start) in core.elections.items():
+    for digest, (one, start) in core.elections.items():
         if digest in core.elections_saved:
-            found.append(ElectionRecord(election, start.index, start.hash, start.term))
-    if core.entered_election is not None:
+            found.append(ElectionRecord(one, start.index, start.hash, start.term))
+    if (election := entered(core)) is not None:
         first = None if core.new_view is None else core.new_view.first
-        election = core.entered_election
         found.append(EnteredRecord(election.view, election.digest(), first))
     found += [EntryRecord(slot.entry) for slot in core.log.slots(base.index)]
     found += [CertificateRecord(core.checkpoints[index]) for index in sorted(core.checkpoints)]

@@ -89,9 +89,14 @@ def replay(
 
 
 def replay_entry(core: Core, entry: Entry) -> None:
-    """Take an entry; one at or below the base was written before the log began anew."""
+    """Take an entry; one at or below the base was written before the log began anew.
+
+    One that is held already was written again where the log began anew. What stands above it
+    stays: a crash may have kept only the first of these records.
+    """
     index = entry.header.index
-    if index > core.log.base.index:
+    held = core.log.hash_at(index) == entry.header.hash()
+    if index > core.log.base.index and not held:
         core.log.truncate(index - 1)
         core.log.append(Slot.of(entry))
 
@@ -113,12 +118,14 @@ def replay_certificate(core: Core, certificate: Certificate, finals: list[Certif
     """Take a certificate in the order in which it was written."""
     header = certificate.header
     if certificate.kind == "prepare":
-        core.cc = certificate
-        core.cc_branch = ()
+        if core.cc != certificate:  # else written again where the log began anew
+            core.cc = certificate
+            core.cc_branch = ()
         return
     finals.append(certificate)
     if certificate.kind == "checkpoint":
-        core.stable = certificate
+        if header.index > core.low or core.stable is None:
+            core.stable = certificate
         core.checkpoints[header.index] = certificate
 
 
@@ -141,8 +148,12 @@ def resume_log(core: Core, finals: list[Certificate]) -> None:
         core.pool.proposed(slot.requests)
     for certificate in finals:
         header = certificate.header
-        if header.index > core.final and core.log.hash_at(header.index) == header.hash():
+        if core.log.hash_at(header.index) != header.hash():
+            continue
+        if header.index > core.final:
             core.set_final(certificate)
+        elif certificate.kind == "commit" and header.index == core.final:
+            core.final_certificate = certificate  # executed before, and shown to who lags
     core.emit_final()
     core.unsaved_final = None
     core.prepared = core.final

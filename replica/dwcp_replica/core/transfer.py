@@ -201,11 +201,11 @@ def pursue(core: Core) -> None:
     for member in sorted(transfer.asked):
         if core.now_ms - transfer.asked[member].since_ms >= ASK_AGAIN_MS:
             give_back(transfer, transfer.asked.pop(member))
-    for member in sources(core, transfer):
-        if not (transfer.places or transfer.keys):
-            return
-        if member not in transfer.asked:
-            ask(core, transfer, member)
+    idle = [member for member in sources(core, transfer) if member not in transfer.asked]
+    for left, member in zip(range(len(idle), 0, -1), idle, strict=True):
+        wanted = len(transfer.places) + len(transfer.keys)
+        if wanted:
+            ask(core, transfer, member, min(PARTS_AT_ONCE, -(-wanted // left)))
 
 
 def sources(core: Core, transfer: Transfer) -> list[int]:
@@ -223,14 +223,14 @@ def give_back(transfer: Transfer, asked: Asked) -> None:
     transfer.keys.update(asked.keys)
 
 
-def ask(core: Core, transfer: Transfer, member: int) -> None:
+def ask(core: Core, transfer: Transfer, member: int, count: int) -> None:
     """Ask for the newest wants first: depth first, so that few are known at a time."""
     places: dict[bytes, bytes] = {}
     keys: dict[bytes, bytes] = {}
-    while transfer.keys and len(keys) < PARTS_AT_ONCE:
+    while transfer.keys and len(keys) < count:
         key, hash_ = transfer.keys.popitem()
         keys[key] = hash_
-    while transfer.places and len(places) + len(keys) < PARTS_AT_ONCE:
+    while transfer.places and len(places) + len(keys) < count:
         place, hash_ = transfer.places.popitem()
         places[place] = hash_
     transfer.asked[member] = Asked(core.now_ms, places, keys)

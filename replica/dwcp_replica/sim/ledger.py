@@ -56,6 +56,7 @@ class Ledger:
         self._log: dict[int, tuple[bytes, int]] = {}
         self._top = 0
         self._cc: dict[int, int] = {}
+        self._committed: dict[int, int] = {}
         self._first: dict[int, int] = {}
         self._votes: dict[tuple[str, int, int], bytes] = {}
         self._asked = 0
@@ -130,6 +131,8 @@ class Ledger:
             case Commit(header, _, _):
                 self._vote("commit", header)
                 covered = self._cc.get(header.term, 0) >= header.index
+                before = self._committed.get(header.term, 0)
+                self._committed[header.term] = max(before, header.index)
                 self._backed(covered and header.hash() in self.entries, "COMMIT", "its CC")
             case ViewChange():
                 self._change(message)
@@ -159,8 +162,20 @@ class Ledger:
         self._backed(held is not None, "VIEW-CHANGE", "itself")
         if held != encoded:
             raise BrokenPromiseError(f"another VIEW-CHANGE for view {change.view}")
+        self._shows_certificate(change)
         self._not_below(change.view, "VIEW-CHANGE")
         self._asked = max(self._asked, change.view)
+
+    def _shows_certificate(self, change: ViewChange) -> None:
+        """The highest CC that I have committed on is in my statement, above its checkpoint."""
+        if not self._committed or change.view <= self._asked:
+            return
+        term = max(self._committed)
+        low = 0 if change.checkpoint is None else change.checkpoint.header.index
+        shown = None if change.cc is None else (change.cc.header.term, change.cc.header.index)
+        mine = (term, self._committed[term])
+        if mine[1] > low and (shown is None or shown < mine):
+            raise BrokenPromiseError(f"VIEW-CHANGE hides the CC of term {term}")
 
     def _one(self, kind: str, term: int, index: int, what: bytes) -> None:
         if self._votes.setdefault((kind, term, index), what) != what:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from dwcp_replica.sim import bugs, lapses
+from dwcp_replica.sim import bugs, lapses, state_bugs
 from dwcp_replica.sim.planting import Patches, Planted, Setting
 from dwcp_replica.sim.scenario import FAULTS_MS, Amnesia, Crash, Cut, Lose, Rot
 from dwcp_replica.sim.world import Link
@@ -71,6 +71,19 @@ READING_AGAIN: Final = replace(
     weather=Link(1, 40),
 )
 
+LEFT_BEHIND: Final = Setting(
+    n=4,
+    operations=60,
+    interval=2,
+    liars={0: "lying-state"},
+    faults=(Crash(3, 300, 900), Crash(2, 1900, 30)),
+    weather=Link(),
+)
+CUT_OFF: Final = replace(
+    LEFT_BEHIND, liars={}, faults=(Crash(3, 300, 900), *(Crash(m, 2300, 30) for m in range(4)))
+)
+REPLACED_AND_CUT: Final = replace(lying_then_replaced("ghost"), interval=2, operations=40)
+
 _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = (
     ("quorum-2f", bugs.quorum_2f, ANY, 20),
     ("quorum-4-at-7", bugs.quorum_4_at_7, Setting(n=7), 20),
@@ -97,6 +110,22 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
     ("unbounded-water-mark", bugs.unbounded_water_mark, CHECKPOINTS_LOST, 10),
     ("unproven-guilt", bugs.unproven_guilt, lying("forge", 2), 30),
     ("two-views-are-two-faces", bugs.two_views_are_two_faces, ANY, 100),
+    ("unverified-state", state_bugs.unverified_state, LEFT_BEHIND, 60),
+    ("unverified-state-values", state_bugs.unverified_values, LEFT_BEHIND, 100),
+    ("uncertified-state", state_bugs.uncertified_state, LEFT_BEHIND, 60),
+    ("stale-state-accepted", state_bugs.stale_state_accepted, LEFT_BEHIND, 60),
+    ("state-without-sessions", state_bugs.state_without_sessions, CUT_OFF, 60),
+    ("absent-records-stay", state_bugs.absent_records_stay, CUT_OFF, 60),
+    ("executes-without-state", state_bugs.executes_without_state, CUT_OFF, 60),
+    ("log-cut-above-execution", state_bugs.log_cut_above_execution, CUT_OFF, 200),
+    ("log-cut-without-snapshot", state_bugs.log_cut_without_snapshot, CUT_OFF, 60),
+    ("view-change-cut-with-the-log", state_bugs.votes_cut_with_the_log, REPLACED_AND_CUT, 300),
+    (
+        "certificate-cut-with-the-log",
+        state_bugs.certificate_cut_with_the_log,
+        REPLACED_AND_CUT,
+        600,
+    ),
     ("evidence-not-durable", bugs.evidence_not_durable, lying("equivocate"), 30),
     ("skipped-fsync", lapses.skipped_fsync, ANY, 20),
     ("forgetful-disk", lapses.forgetful_disk, RESTARTS, 200),

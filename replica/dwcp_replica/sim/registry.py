@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dwcp_replica.sim import lies, tricks
+from dwcp_replica.sim import lies, state_lies, tricks
 from dwcp_replica.sim.liar import Liar
 
 LIARS: Final[Mapping[str, type[Liar]]] = {
@@ -24,6 +24,7 @@ LIARS: Final[Mapping[str, type[Liar]]] = {
     "impostor": lies.Impostor,
     "lie": lies.Lie,
     "lying-catch-up": lies.LyingCatchUp,
+    "lying-state": state_lies.LyingState,
     "mixed-reads": lies.MixedReads,
     "mutate": tricks.Mutate,
     "repeat": lies.Repeat,

@@ -187,22 +187,25 @@ class Conversation:
             return  # in order: what is being executed comes first
         self.executing[me] = True
         while self.due[me]:
-            entry = self.due[me].popleft()
-            batch = decode_batch(entry.body)
-            for envelope in batch.envelopes:
-                body = msgspec.msgpack.decode(envelope.body, type=EnvelopeBody)
-                for op in body.operations:
-                    assert isinstance(op, PutRequest)
-                    self.executed[me].append((entry.header.index, op.value))
-            index = entry.header.index
-            due = index % self.genesis.parameters.checkpoint_interval == 0
-            self._act(
-                me,
-                Applied(
-                    index, self.state(me) if due else None, due_ms=self.next_due(batch.stamp_ms)
-                ),
-            )
+            self._act(me, self.execute(me, self.due[me].popleft()))
         self.executing[me] = False
+        self.after(me, ready)
+
+    def execute(self, me: int, entry: Entry) -> Applied:
+        """Note what a member executes, and how its engine is told."""
+        batch = decode_batch(entry.body)
+        for envelope in batch.envelopes:
+            body = msgspec.msgpack.decode(envelope.body, type=EnvelopeBody)
+            for op in body.operations:
+                assert isinstance(op, PutRequest)
+                self.executed[me].append((entry.header.index, op.value))
+        index = entry.header.index
+        due = index % self.genesis.parameters.checkpoint_interval == 0
+        due_ms = self.next_due(batch.stamp_ms)
+        return Applied(index, self.state(me) if due else None, due_ms=due_ms)
+
+    def after(self, me: int, ready: Ready) -> None:
+        """What else an engine wants done."""
 
     def state(self, me: int) -> bytes:
         """The digest of what a member has executed."""
