@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ CLOSE_S_MAX: Final = 2.0
 _decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 CLIENT_KEY_FILE: Final = "client.key"
 GENESIS_FILE: Final = "genesis.msgpack"
+AUTHORITY_FILE: Final = "ca.crt"
 
 _log = logging.getLogger("dwcp")
 
@@ -61,6 +63,7 @@ class Client(Calls):
         *,
         deadline_ms: int = DEADLINE_MS,
         limits: Limits | None = None,
+        authority: ssl.SSLContext | None = None,
     ) -> None:
         if all(c.key != key.public_key for c in genesis.clients):
             raise errors.BadCluster(
@@ -77,6 +80,7 @@ class Client(Calls):
             Connection(
                 member=number,
                 url=member.client,
+                trust=authority or aiohttp.Fingerprint(member.certificate),
                 answer=lambda hello: client_hello(genesis_hash, key, hello),
                 on_change=self._on_change,
                 on_message=self._on_message,
@@ -101,26 +105,33 @@ class Client(Calls):
         *,
         deadline_ms: int = DEADLINE_MS,
         limits: Limits | None = None,
+        authority: ssl.SSLContext | None = None,
     ) -> Self:
         """A client of the cluster that `genesis` names, to be used in `async with`.
 
-        A SignedGenesis is checked; a bare EpochRecord is trusted as it stands.
+        A SignedGenesis is checked; a bare EpochRecord is trusted as it stands. Over TLS a member
+        must show the certificate that the genesis names, or one that `authority` accepts.
         Raises BadCluster.
         """
         if isinstance(genesis, SignedGenesis):
             genesis = _checked(genesis)
-        return cls(genesis, key, deadline_ms=deadline_ms, limits=limits)
+        return cls(genesis, key, deadline_ms=deadline_ms, limits=limits, authority=authority)
 
     @classmethod
     def from_directory(
         cls, data_dir: Path | str, *, deadline_ms: int = DEADLINE_MS, limits: Limits | None = None
     ) -> Self:
-        """A client of the local cluster in `data_dir`, with its client key. Raises BadCluster."""
+        """A client of the cluster whose genesis and client key lie in `data_dir`.
+
+        An authority for the members' TLS certificates may lie beside them, in ca.crt.
+        Raises BadCluster.
+        """
         directory = Path(data_dir)
         try:
             data = (directory / GENESIS_FILE).read_bytes()
             key = Ed25519Signer.load(directory / CLIENT_KEY_FILE)
             genesis = _decode_genesis(data)
+            authority = _authority(directory / AUTHORITY_FILE)
         except (FileNotFoundError, NotADirectoryError):
             raise errors.BadCluster(
                 f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "
@@ -130,7 +141,9 @@ class Client(Calls):
             raise errors.BadCluster(
                 f"the cluster in {directory} can not be read: {error}"
             ) from None
-        return cls.connect(genesis, key, deadline_ms=deadline_ms, limits=limits)
+        return cls.connect(
+            genesis, key, deadline_ms=deadline_ms, limits=limits, authority=authority
+        )
 
     # --- life ------------------------------------------------------------------------------
 
@@ -397,6 +410,15 @@ class Client(Calls):
     @staticmethod
     def _now_ms() -> int:
         return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _authority(path: Path) -> ssl.SSLContext | None:
+    """What the file's certificates vouch for; None without the file. Raises ssl.SSLError."""
+    if not path.exists():
+        return None
+    context = ssl.create_default_context(cafile=path)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 def _checked(signed: SignedGenesis) -> EpochRecord:

@@ -3,13 +3,15 @@
 The replica speaks first (a nonce); the client signs the nonce and the replica's number with
 its key. After that, envelopes go out and replies come in, as binary MessagePack frames.
 What a replica sends is never trusted here: it is decoded and handed on, or the connection
-is closed and the reason counted.
+is closed and the reason counted. Where the address says https, `trust` is the certificate that the
+replica must show: by its fingerprint, or by an authority of the user's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Final
@@ -83,6 +85,7 @@ class Connection:
         *,
         member: int,
         url: str,
+        trust: aiohttp.Fingerprint | ssl.SSLContext,
         answer: Callable[[ServerHello], ClientHello],
         on_change: Callable[[int, bool], None],
         on_message: Callable[[int, Incoming], None],
@@ -92,6 +95,7 @@ class Connection:
         self.problem = "not tried yet"
         self.faults: Counter[str] = Counter()
         self._url = f"{url.rstrip('/')}/dwcp/v1/connect"
+        self._trust = trust
         self._answer = answer
         self._on_change = on_change
         self._on_message = on_message
@@ -110,6 +114,10 @@ class Connection:
         while True:
             try:
                 await self._talk(http)
+            except* aiohttp.ServerFingerprintMismatch:
+                self.problem = "it shows another TLS certificate than its genesis names"
+                self.faults["certificate"] += 1
+                wait_ms = RECONNECT_MS_MAX
             except* (aiohttp.ClientError, OSError, TimeoutError, Disconnected) as group:
                 self.problem = _words(group)
                 wait_ms = RECONNECT_MS_MIN if self.up else min(wait_ms * 2, RECONNECT_MS_MAX)
@@ -129,6 +137,7 @@ class Connection:
     async def _talk(self, http: aiohttp.ClientSession) -> None:
         async with http.ws_connect(
             self._url,
+            ssl=self._trust,
             max_msg_size=MAX_FRAME_BYTES,
             heartbeat=HEARTBEAT_S,
             timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S_MAX),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,15 @@ from typing import Final, get_args
 import click
 import uvloop
 
-from dwcp_replica.node.config import EXIT_FAULT, EXIT_REFUSED, LOG_BYTES_MIN, Address, NodeConfig
+from dwcp_replica.net.tls import server_context
+from dwcp_replica.node.config import (
+    EXIT_FAULT,
+    EXIT_REFUSED,
+    LOG_BYTES_MIN,
+    Address,
+    NodeConfig,
+    TlsFiles,
+)
 from dwcp_replica.node.hooks import HookMaker
 from dwcp_replica.node.log import LogFormat, configure
 from dwcp_replica.node.machines import MachineNameError, load_machine
@@ -73,6 +82,22 @@ def _hook_maker(strategy: str | None) -> HookMaker | None:
     return partial(strategy_hooks, strategy)
 
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """The certificate for clients and its key; both or none."""
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("--client-tls-certificate and --client-tls-key belong together")
+    try:
+        server_context(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise click.UsageError(f"{certificate} and {key} can not be used: {error}") from None
+    return TlsFiles(certificate, key)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Member's volume.")
 @click.option("--name", required=True, help="Name of this member; never reused.")
@@ -82,9 +107,12 @@ def _hook_maker(strategy: str | None) -> HookMaker | None:
 @click.option("--peer-listen", type=_AddressType(), required=True, help="HOST:PORT for members.")
 @click.option(
     "--token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="One-time token that ties this member to whoever started it.",
 )
+@click.option("--client-tls", is_flag=True, help="TLS for clients, with the member's certificate.")
+@click.option("--client-tls-certificate", type=_FILE, help="Another certificate, PEM.")
+@click.option("--client-tls-key", type=_FILE, help="The key of that certificate, PEM.")
 @click.option("--log-format", type=click.Choice(get_args(LogFormat)), default="json")
 @click.option("--machine", help="MODULE:CLASS of a state machine of one's own.")
 @click.option(
@@ -98,6 +126,7 @@ def _command(
     data: Path, name: str, cluster: str, namespace: str, client_listen: Address,
     peer_listen: Address, token_file: Path | None, log_format: LogFormat,
     machine: str | None, log_bytes: int, test_strategy: str | None,
+    client_tls_certificate: Path | None, client_tls_key: Path | None, *, client_tls: bool,
 ) -> int:  # fmt: skip
     """Run one replica of a DWCP cluster."""
     config = NodeConfig(
@@ -108,6 +137,8 @@ def _command(
         client_listen=client_listen,
         peer_listen=peer_listen,
         token=_token(token_file),
+        client_tls=client_tls,
+        client_tls_files=_tls_files(client_tls_certificate, client_tls_key),
         stay_on_refusal=os.environ.get("DWCP_STAY_ON_REFUSAL") == "1",
         machine=machine or os.environ.get("DWCP_MACHINE"),
         log_bytes=log_bytes,

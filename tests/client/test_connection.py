@@ -22,6 +22,7 @@ from replica.waiting import until
 
 MEMBERS = Members()
 HELLO = msgspec.msgpack.encode(ServerHello(bytes(range(32)), 2))
+PINNED = aiohttp.Fingerprint(bytes(32))
 BUSY = Busy(bytes(32), 5, 0, 0, bytes(64))
 
 Script = Callable[[web.WebSocketResponse], Awaitable[None]]
@@ -64,6 +65,7 @@ def converse(script: Script, check: Callable[[Seen], Awaitable[None]]) -> None:
         connection = Connection(
             member=2,
             url=f"http://127.0.0.1:{runner.addresses[0][1]}",
+            trust=PINNED,
             answer=lambda hello: client_hello(MEMBERS.genesis.hash(), MEMBERS.client, hello),
             on_change=lambda _, up: seen.changes.append(up),
             on_message=lambda _, message: seen.messages.append(message),
@@ -186,6 +188,7 @@ def test_a_fault_of_ours_is_not_taken_for_the_replicas() -> None:
         connection = Connection(
             member=2,
             url=f"http://127.0.0.1:{runner.addresses[0][1]}",
+            trust=PINNED,
             answer=broken,  # type: ignore[arg-type]
             on_change=lambda *_: None,
             on_message=lambda *_: None,

@@ -60,7 +60,7 @@ from dwcp.wire.records import (
     scope_of,
     start_hash,
 )
-from dwcp_replica.node.config import Address, NodeConfig
+from dwcp_replica.node.config import Address, NodeConfig, TlsFiles
 from dwcp_replica.node.process import ReplicaProcess
 from dwcp_replica.sim.strategies import strategy_hooks
 from replica.ports import free_port
@@ -82,6 +82,8 @@ class Place:
     token_file: Path
     client_port: int = field(default_factory=free_port)
     peer_port: int = field(default_factory=free_port)
+    client_tls: bool = False
+    client_tls_files: TlsFiles | None = None
 
     @classmethod
     def make(cls, directory: Path, number: int) -> Self:
@@ -100,7 +102,8 @@ class Place:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.client_port}"
+        tls = self.client_tls or self.client_tls_files is not None
+        return f"{'https' if tls else 'http'}://127.0.0.1:{self.client_port}"
 
     def config(self) -> NodeConfig:
         return NodeConfig(
@@ -111,6 +114,8 @@ class Place:
             client_listen=Address("127.0.0.1", self.client_port),
             peer_listen=Address("127.0.0.1", self.peer_port),
             token=self.token,
+            client_tls=self.client_tls,
+            client_tls_files=self.client_tls_files,
         )
 
     def arguments(self) -> list[str]:
@@ -123,6 +128,7 @@ class Place:
             "--client-listen", f"127.0.0.1:{self.client_port}",
             "--peer-listen", f"127.0.0.1:{self.peer_port}",
             "--token-file", str(self.token_file),
+            *(["--client-tls"] if self.client_tls else []),
         ]  # fmt: skip
 
 
@@ -152,7 +158,9 @@ class Http:
     ) -> tuple[int, bytes, dict[str, str]]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = None if body is None else io.BytesIO(body)
-        async with self._session.request(method, url, data=data, headers=named) as response:
+        async with self._session.request(
+            method, url, data=data, headers=named, ssl=False
+        ) as response:
             return response.status, await response.read(), dict(response.headers)
 
     async def status(self, place: Place) -> dict[str, Any]:

@@ -30,16 +30,22 @@ FORMAT: Final = 1
 
 
 class MemberPorts(Struct, frozen=True, rename="camel"):
-    """A member's name and its two ports on the loopback."""
+    """A member's name and its two ports on the loopback.
+
+    `client_tls`: the client port speaks TLS. Clusters made before that do not, for ever, since
+    their genesis names the addresses.
+    """
 
     name: str
     client_port: int
     peer_port: int
+    client_tls: bool = False
 
     @property
     def client_url(self) -> str:
         """Base URL of the client API."""
-        return f"http://{ports.LOOPBACK}:{self.client_port}"
+        scheme = "https" if self.client_tls else "http"
+        return f"{scheme}://{ports.LOOPBACK}:{self.client_port}"
 
     @property
     def client_address(self) -> str:
@@ -257,7 +263,7 @@ def _make(layout: Layout, wanted: DWCPCluster) -> None:
         namespace=wanted.metadata.namespace,
         cluster_id=secrets.token_hex(CLUSTER_ID_BYTES),
         generation=1,
-        members=tuple(MemberPorts(*pair) for pair in pairs),
+        members=tuple(MemberPorts(*pair, client_tls=True) for pair in pairs),
     )
     # The cluster file comes last: with it, everything that `open_layout` reads is there.
     replace_file(layout.manifest, _manifest_bytes(wanted))

@@ -36,6 +36,7 @@ def member_command(layout: Layout, cluster: ClusterFile, member: MemberPorts) ->
         *("--namespace", cluster.namespace),
         *("--client-listen", member.client_address),
         *("--peer-listen", member.peer_address),
+        *(("--client-tls",) if member.client_tls else ()),
     ]
 
 

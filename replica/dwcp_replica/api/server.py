@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Final
 
 from aiohttp import web
@@ -46,10 +47,10 @@ class ApiServer:
             shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
         )
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError when the address can not be bound."""
+    async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        """Listen, with TLS when a context is given. Raises OSError when the address is taken."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        await web.TCPSite(self._runner, host, port, ssl_context=context).start()
 
     async def close(self) -> None:
         """Close every connection and stop listening."""

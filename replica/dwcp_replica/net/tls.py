@@ -1,4 +1,4 @@
-"""TLS contexts of the peer port: version 1.3 only, trust by fingerprint only."""
+"""TLS contexts: version 1.3 only, and between members trust by fingerprint only."""
 
 from __future__ import annotations
 

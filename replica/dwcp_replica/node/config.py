@@ -36,11 +36,21 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """A certificate for the client port and its key, PEM files in the shape of cert-manager."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What the command line says. `token` is the one-time secret of this member, if any.
 
     machine: "module:Class" of the state machine that the cluster's owner embeds. log_bytes: so
     much log is kept before a snapshot is made and the log is cut.
+    `client_tls`: the client port speaks TLS, with the member's own certificate, which the genesis
+    names, or with the one in `client_tls_files`.
     """
 
     data: Path
@@ -53,3 +63,5 @@ class NodeConfig:
     stay_on_refusal: bool = False
     machine: str | None = None
     log_bytes: int = LOG_BYTES_MIN
+    client_tls: bool = False
+    client_tls_files: TlsFiles | None = None

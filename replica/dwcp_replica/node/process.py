@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 from datetime import UTC, datetime
 from typing import Final
 
@@ -28,6 +29,7 @@ from dwcp_replica.durable import (
     LostIdentity,
     MissingDirectory,
 )
+from dwcp_replica.net.tls import server_context
 from dwcp_replica.node import views
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import EXIT_LOCKED, EXIT_REFUSED, EXIT_STOPPED, NodeConfig
@@ -97,9 +99,11 @@ class ReplicaProcess:
             if (code := self._refuse(fault)) is not None:
                 return code
         listen = self.config.client_listen
-        await self._api.start(listen.host, listen.port)
+        context = self._client_context()
+        await self._api.start(listen.host, listen.port, context)
         try:
-            _log.info("listening", extra={"phase": self.phase, "port": listen.port})
+            tls = context is not None
+            _log.info("listening", extra={"phase": self.phase, "port": listen.port, "tls": tls})
             return await self._serve(tasks)
         finally:
             await self._api.close()
@@ -108,6 +112,18 @@ class ReplicaProcess:
         config = self.config
         self._directory = DataDirectory.open(config.data, name=config.name, cluster=config.cluster)
         self._keeper = GenesisKeeper(config, self._directory)
+
+    def _client_context(self) -> ssl.SSLContext | None:
+        """The TLS context of the client port; None for plain HTTP.
+
+        A member whose directory is refused has no certificate of its own, and says so in plain.
+        """
+        files, directory = self.config.client_tls_files, self._directory
+        if files is not None:
+            return server_context(files.certificate, files.key)
+        if not self.config.client_tls or directory is None:
+            return None
+        return server_context(directory.tls_certificate_path, directory.tls_key_path)
 
     def _refuse(self, fault: DataFault) -> int | None:
         """Note why this process can not run; the exit code, or None when it is to stay up."""

@@ -84,7 +84,7 @@ def test_the_record_says_what_the_manifest_says(layout: Layout) -> None:
     assert record.parameters.request_timeout_ms == 700
     assert record.parameters.checkpoint_interval == 50
     assert record.parameters.fast_reads
-    assert record.members[2].client.startswith("http://127.0.0.1:")
+    assert record.members[2].client.startswith("https://127.0.0.1:")
 
 
 def test_a_second_genesis_is_refused(layout: Layout) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dwcp_operator.local.errors import (
     RefusedChangeError,
 )
 from dwcp_operator.local.layout import Lock, open_layout, prepare
+from dwcp_operator.local.processes import member_command
 from dwcp_operator.manifest import load_manifest
 from dwcp_operator.resources import DWCPCluster
 
@@ -36,6 +38,24 @@ def test_a_new_directory(tmp_path: Path) -> None:
     assert len(bytes.fromhex(cluster.cluster_id)) == 16
     assert applied.spec.request_timeout_ms == 500
     assert layout.root.stat().st_mode & 0o077 == 0, "keys will lie there"
+
+
+def test_new_clusters_speak_tls_and_older_ones_stay_as_their_genesis_says(tmp_path: Path) -> None:
+    make(tmp_path / "d", manifest())
+    layout, cluster, _ = open_layout(tmp_path / "d")
+    member = cluster.members[0]
+    assert member.client_url == f"https://127.0.0.1:{member.client_port}"
+    assert "--client-tls" in member_command(layout, cluster, member)
+    written = layout.cluster_file.read_text()
+    assert '"clientTls"' in written
+    older = json.loads(written)
+    for one in older["members"]:
+        del one["clientTls"]
+    layout.cluster_file.write_text(json.dumps(older))
+    layout, cluster, _ = open_layout(tmp_path / "d")
+    member = cluster.members[0]
+    assert member.client_url == f"http://127.0.0.1:{member.client_port}"
+    assert "--client-tls" not in member_command(layout, cluster, member)
 
 
 def test_the_same_manifest_resumes_with_the_same_id_and_ports(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""TLS on the client port: pinned by the genesis, or vouched for by an authority of the user's."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from dwcp import errors
+from dwcp.client import Client
+from dwcp.wire.records import SignedGenesis
+from dwcp_replica.__main__ import main
+from dwcp_replica.node.config import EXIT_REFUSED, TlsFiles
+from replica.harness import Tasks
+from replica.waiting import in_loop, until
+
+
+class Authority:
+    """A user's own authority, as cert-manager has one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
+        usage = x509.KeyUsage(
+            digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
+            key_encipherment=False, data_encipherment=False, key_agreement=False,
+            encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+        self.certificate = (
+            self._builder(name, self.key)
+            .issuer_name(name)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        (path / "ca.crt").write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, host: str = "127.0.0.1") -> TlsFiles:
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        certificate = (
+            self._builder(subject, key)
+            .issuer_name(self.certificate.subject)
+            .add_extension(alternative, critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
+            .sign(self.key, hashes.SHA256())
+        )
+        files = TlsFiles(self.path / f"{name}.crt", self.path / f"{name}.key")
+        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return files
+
+    @staticmethod
+    def _builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+        )
+
+
+def tls_tasks(path: Path) -> Tasks:
+    cluster = Tasks(path)
+    for place in cluster.places:
+        place.client_tls = True
+    return cluster
+
+
+async def genesis_of(cluster: Tasks) -> SignedGenesis:
+    return await cluster.operator.bootstrap(cluster.places)
+
+
+@in_loop
+async def test_a_client_pins_the_certificates_that_the_genesis_names(tmp_path: Path) -> None:
+    async with tls_tasks(tmp_path) as cluster:
+        genesis = await genesis_of(cluster)
+        assert all(member.client.startswith("https://") for member in genesis.record.members)
+        async with Client.connect(genesis, cluster.client) as client:
+            await client.put("k", "v")
+            found = await client.get("k")
+            assert found is not None
+            assert found.value == b"v"
+            await until(lambda: all(client.connected.values()), what="connected to all")
+        plain = cluster.places[0].url.replace("https", "http")
+        with pytest.raises(aiohttp.ClientError):
+            await cluster.http.call("GET", f"{plain}/healthz")
+
+
+@in_loop
+async def test_another_certificate_is_refused_and_counted(tmp_path: Path) -> None:
+    """Somebody stands where member 3 was: the client talks to the others only."""
+    async with tls_tasks(tmp_path) as cluster:
+        record = (await genesis_of(cluster)).record
+        members = list(record.members)
+        members[3] = msgspec.structs.replace(members[3], certificate=bytes(32))
+        elsewhere = msgspec.structs.replace(record, members=tuple(members))
+        async with Client.connect(elsewhere, cluster.client) as client:
+            await until(lambda: client.refused.get("certificate"), what="refused")
+            await until(lambda: sum(client.connected.values()) == 3, what="connected to three")
+            assert not client.connected[members[3].name]
+
+
+@in_loop
+async def test_an_authority_of_the_users_own(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cluster = Tasks(tmp_path)
+    for place in cluster.places:
+        place.client_tls_files = authority.issue(place.name)
+    async with cluster:
+        genesis = await genesis_of(cluster)
+        (tmp_path / "genesis.msgpack").write_bytes(msgspec.msgpack.encode(genesis))
+        cluster.client.save(tmp_path / "client.key")
+        async with Client.from_directory(tmp_path) as client:  # ca.crt lies beside them
+            await client.put("k", "v")
+        (tmp_path / "ca.crt").unlink()
+        async with Client.from_directory(tmp_path) as client:
+            with pytest.raises(errors.TimedOut, match="another TLS certificate than its genesis"):
+                await client.put("k", "v", timeout_ms=500)
+
+
+@in_loop
+async def test_a_certificate_for_another_address_is_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    cluster = Tasks(tmp_path)
+    for place in cluster.places:
+        place.client_tls_files = authority.issue(place.name, "127.0.0.2")
+    async with cluster:
+        genesis = await genesis_of(cluster)
+        trust = ssl.create_default_context(cafile=tmp_path / "ca.crt")
+        async with Client.connect(genesis, cluster.client, authority=trust) as client:
+            with pytest.raises(errors.TimedOut, match="certificate"):
+                await client.put("k", "v", timeout_ms=500)
+
+
+def test_files_that_do_not_fit_are_refused_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path)
+    one, other = authority.issue("one"), authority.issue("other")
+    start = [
+        "--data", str(tmp_path), "--name", "a-0", "--cluster", "a", "--namespace", "default",
+        "--client-listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0",
+    ]  # fmt: skip
+    certificate = ["--client-tls-certificate", str(one.certificate)]
+    assert main([*start, *certificate]) == EXIT_REFUSED
+    assert "belong together" in capsys.readouterr().err
+    assert main([*start, *certificate, "--client-tls-key", str(other.key)]) == EXIT_REFUSED
+    assert "can not be used" in capsys.readouterr().err
