@@ -275,8 +275,8 @@ def fault(transfer: Transfer, asked: Asked, message: StateChunk) -> str | None:
     """What is wrong with an answer; None when every part of it is proved."""
     if not (message.nodes or message.values):
         return "empty"
-    parts = {node.place for node in message.nodes} | {value.key for value in message.values}
-    if len(parts) < len(message.nodes) + len(message.values):
+    parts = [node.place for node in message.nodes], [value.key for value in message.values]
+    if any(len(set(some)) != len(some) for some in parts):
         return "twice"
     for node in message.nodes:
         wanted = asked.places.get(node.place)

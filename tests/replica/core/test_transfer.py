@@ -144,7 +144,14 @@ def _nothing(message: PeerMessage) -> PeerMessage:
     return message
 
 
+def _twice(message: PeerMessage) -> PeerMessage:
+    if isinstance(message, StateChunk):
+        return msgspec.structs.replace(message, nodes=message.nodes * 2)
+    return message
+
+
 LIES = {
+    "twice": _twice,
     "other value": _first_node(_other_value),
     "value with its hash": _first_node(_with_its_hash),
     "left out": _first_node(_left_out),
