@@ -248,6 +248,12 @@ def _spec_rules() -> Iterator[Schema]:
         "fieldPath": ".upgrade.stepDeadline",
         "reason": "FieldValueInvalid",
     }
+    yield {
+        "rule": (f"duration(self.upgrade.settleTime) <= duration('{rules.SETTLE_TIME_MS_MAX}ms')"),
+        "message": "spec.upgrade.settleTime is out of range: use 0s to 600s",
+        "fieldPath": ".upgrade.settleTime",
+        "reason": "FieldValueInvalid",
+    }
     for fixed in rules.FIXED:
         yield {
             "rule": _unchanged(fixed.path),

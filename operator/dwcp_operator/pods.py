@@ -20,6 +20,11 @@ def _step_deadline(value: str) -> str:
     return value
 
 
+def _settle_time(value: str) -> str:
+    refuse(rules.settle_time_problem(value))
+    return value
+
+
 def _time_of_day(value: str) -> str:
     refuse(rules.time_problem(value))
     return value
@@ -114,8 +119,22 @@ class Upgrade(Model):
         AfterValidator(_step_deadline),
     ] = "300s"
     """How long a restarted member may take to vote again: 10s to 3600s."""
+    settle_time: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": rules.DURATION_PATTERN, "maxLength": 8}),
+        AfterValidator(_settle_time),
+    ] = "10s"
+    """How long a restarted member must have been ready before the next one is restarted, up to
+    600s: at least as long as cluster DNS lets clients remember an address, often 5 s or 30 s."""
     window: Window | None = None
     """When members that vote may be restarted; at any time when absent."""
+
+    @property
+    def settle_time_ms(self) -> int:
+        """The pause after a step in milliseconds."""
+        duration_ms = rules.parse_duration_ms(self.settle_time)
+        assert duration_ms is not None, f"validated duration: {self.settle_time}"
+        return duration_ms
 
     @property
     def step_deadline_ms(self) -> int:

@@ -18,6 +18,7 @@ NAME_LENGTH_MAX: Final = 52
 """Leaves room in a DNS label for a member's number and a Service's suffix."""
 REQUEST_TIMEOUT_MS_MIN: Final = 100
 REQUEST_TIMEOUT_MS_MAX: Final = 60_000
+SETTLE_TIME_MS_MAX: Final = 600_000
 STEP_DEADLINE_MS_MIN: Final = 10_000
 STEP_DEADLINE_MS_MAX: Final = 3_600_000
 CHECKPOINT_INTERVAL_MIN: Final = 10
@@ -99,6 +100,14 @@ def step_deadline_problem(text: str) -> str | None:
     if not STEP_DEADLINE_MS_MIN <= duration_ms <= STEP_DEADLINE_MS_MAX:
         return "is out of range: use 10s to 3600s"
     return None
+
+
+def settle_time_problem(text: str) -> str | None:
+    """Why this pause between a rolling change's steps does not do, or None."""
+    duration_ms = parse_duration_ms(text)
+    if duration_ms is None:
+        return "is not a duration: write seconds, such as 10s"
+    return None if duration_ms <= SETTLE_TIME_MS_MAX else "is out of range: use 0s to 600s"
 
 
 def time_problem(text: str) -> str | None:

@@ -59,6 +59,7 @@ def desired(cluster: DWCPCluster, out: Rollout, now_ms: int) -> Desired:
         revision=out.template.revision,
         rolling=Rolling(
             deadline_ms=upgrade.step_deadline_ms,
+            steady_ms=upgrade.settle_time_ms,
             opens_in_ms=0 if window is None else opens_in_ms(_opening(window), now_ms),
             settled=out.settled,
             failed=out.failed,

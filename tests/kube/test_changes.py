@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
 
 CHART = ROOT / "charts" / "dwcp-cluster"
+SETTLE = "--set=upgrade.settleTime=6s"
+"""A little more than the sandbox's DNS lets anybody remember an address."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def cluster(sandbox: Sandbox, namespace: str, image: str) -> Cluster:
     """Made, changed and at last removed by its chart."""
     sandbox.recycle_volumes()
     made = Cluster(sandbox, namespace, "changing")
-    sandbox.helm("install", made.name, CHART, made.where)
+    sandbox.helm("install", made.name, CHART, made.where, SETTLE)
     made.wait_all_ready()
     made.start_client(image)
     return made
@@ -93,7 +95,8 @@ def test_an_image_is_rolled_under_load_without_losing_a_write(
     before, mark = uids(cluster), len(story(cluster))
     began = time.monotonic()
     with Load(cluster) as load:
-        cluster.sandbox.helm("upgrade", cluster.name, CHART, cluster.where, f"--set=image={image}")
+        values = (SETTLE, f"--set=image={image}")
+        cluster.sandbox.helm("upgrade", cluster.name, CHART, cluster.where, *values)
         assert wait_rolled(cluster, before), "it was not available all the time"
         took_s = time.monotonic() - began
     result = load.result

@@ -74,6 +74,7 @@ SPEC_PROBLEMS = {
     "upgrade: {window: {start: '02:00', days: [Sun, Sun]}}": "spec.upgrade.window.days names "
     "something twice: name each once",
     "upgrade: {stepDeadline: 9s}": "spec.upgrade.stepDeadline=9s is out of range: use 10s to 3600s",
+    "upgrade: {settleTime: 601s}": "spec.upgrade.settleTime=601s is out of range: use 0s to 600s",
     "upgrade: {rollback: yes please}": 'spec.upgrade.rollback="yes please" is not true or false: '
     "write one of them without quotes",
     "placement: {sites: [{name: a, nodeSelector: {}}, {name: a, nodeSelector: {}}]}": "spec."
@@ -159,7 +160,7 @@ def test_defaults_and_names(tmp_path: Path) -> None:
         "storage": {"size": "1Gi", "reclaim": "Retain"},
         "resources": {},
         "placement": {"tolerations": [], "sites": []},
-        "upgrade": {"rollback": False, "stepDeadline": "300s"},
+        "upgrade": {"rollback": False, "stepDeadline": "300s", "settleTime": "10s"},
         "monitoring": {"podMonitor": False, "rules": False, "dashboard": False},
         "hibernate": False,
         "checkpointInterval": 100,

@@ -36,12 +36,14 @@ def seen(*revisions: str, down: int | None = None) -> Observed:
     members = [
         MemberObserved(
             name=name, volume=Volume.PRESENT, running=True, identity=b"k", report=REPORT,
-            revision=revision, serving=True,
+            revision=revision, serving=True, steady_for_ms=10**9,
         )
         for name, revision in zip(NAMES, revisions, strict=True)
     ]  # fmt: skip
     if down is not None:
-        members[down] = replace(members[down], report=None, serving=False, unready_for_ms=10**9)
+        members[down] = replace(
+            members[down], report=None, serving=False, unready_for_ms=10**9, steady_for_ms=0
+        )
     return Observed(keys=True, genesis=HELD, members=tuple(members))
 
 

@@ -180,6 +180,7 @@ class _OfPod(TypedDict):
     revision: str
     serving: bool
     unready_for_ms: int
+    steady_for_ms: int
 
 
 class _OfClaim(TypedDict):
@@ -193,7 +194,12 @@ def _of_pod(pod: Mapping[str, Any] | None, *, running: bool) -> _OfPod:
     metadata = (pod or {}).get("metadata", {})
     if pod is None or not running:
         gone_ms = _age_ms(metadata.get("deletionTimestamp"))
-        return {"revision": "", "serving": False, "unready_for_ms": gone_ms}
+        return {
+            "revision": "",
+            "serving": False,
+            "unready_for_ms": gone_ms,
+            "steady_for_ms": 0,
+        }
     ready = _condition(pod, "Ready")
     serving = ready is not None and ready["status"] == "True"
     since = (ready or {}).get("lastTransitionTime") or metadata.get("creationTimestamp")
@@ -201,6 +207,7 @@ def _of_pod(pod: Mapping[str, Any] | None, *, running: bool) -> _OfPod:
         "revision": metadata.get("annotations", {}).get(SPEC_HASH, ""),
         "serving": serving,
         "unready_for_ms": 0 if serving else _age_ms(since),
+        "steady_for_ms": _age_ms(since) if serving else 0,
     }
 
 

@@ -18,6 +18,7 @@ class Volume(StrEnum):
 class Rolling:
     """How members are brought to another revision.
 
+    `steady_ms`: so long a restarted member must have been ready before the next one is taken down.
     `deadline_ms`: a member that has not come back after so long has failed the step.
     `opens_in_ms`: until the maintenance window opens, 0 while it is open or when there is none.
     `settled`: all members have once run this revision together, so that one that is down now says
@@ -26,6 +27,7 @@ class Rolling:
     """
 
     deadline_ms: int = 300_000
+    steady_ms: int = 0
     opens_in_ms: int = 0
     settled: bool = True
     failed: str | None = None
@@ -118,9 +120,10 @@ class MemberObserved:
     ended before the member was steady; `stopped_for_ms` is the time since the last of them.
     `revision` names what the running member was made from, "" when that is not known. `serving`:
     who runs it finds it ready, whatever it says itself. `unready_for_ms` is the time since it was
-    not. `needs_restart`: its volume has grown, and shows it only after a restart. `volume_bytes`
-    is what its volume was asked to hold, 0 when unknown; `growing`: it does not hold that yet.
-    `zone`: the failure domain that it runs in, None when unknown.
+    not found so, `steady_for_ms` the time since it is. `needs_restart`: its volume has grown, and
+    shows it only after a restart. `volume_bytes` is what its volume was asked to hold, 0 when
+    unknown; `growing`: it does not hold that yet. `zone`: the failure domain that it runs in, None
+    when unknown.
     """
 
     name: str
@@ -136,6 +139,7 @@ class MemberObserved:
     revision: str = ""
     serving: bool = False
     unready_for_ms: int = 0
+    steady_for_ms: int = 0
     needs_restart: bool = False
     volume_bytes: int = 0
     growing: bool = False

@@ -4,7 +4,8 @@ Nobody is taken down unless the signed answers of the others, of which f+1 agree
 a quorum that votes without it. Members that vote by nobody's word come first: they have nothing
 to lose, and a change that mends them must not wait for them. The primary comes last; stopping it
 makes it hand over, so that a whole roll moves the lead once. The next member waits until the one
-before is back: it votes in the agreed view and has caught up. When one does not come back in time,
+before is back: it votes in the agreed view, has caught up, and has been ready for a while, since
+whoever knows its old address may remember it so long. When one does not come back in time,
 the roll stops where it is.
 
 It remembers nothing: what a member was made from stands on the member.
@@ -42,7 +43,8 @@ def roll(desired: Desired, observed: Observed) -> Iterator[Step]:
         return
     reports = verified_reports(observed)
     agreed = agreement(reports, len(members))
-    busy = tuple(m for m in members if m not in outdated and _is_coming(m, agreed))
+    others = tuple(m for m in members if m not in outdated)
+    busy = tuple(m for m in others if _is_coming(m, agreed))
     late = [m for m in busy if m.running and m.unready_for_ms >= desired.rolling.deadline_ms]
     if late and (outdated or not desired.rolling.settled):
         yield ReportRollFailed(late[0].name, desired.revision)
@@ -50,17 +52,23 @@ def roll(desired: Desired, observed: Observed) -> Iterator[Step]:
         yield WaitFor(WaitReason.ROLLED, tuple(m.name for m in busy))
     elif outdated:
         good = good_members(desired.members, reports, agreed)
-        yield _next(desired, outdated, agreed, good)
+        yield _next(desired, outdated, agreed, good, _young(desired, others))
 
 
 def _next(
-    desired: Desired, outdated: tuple[MemberObserved, ...], agreed: Agreement, good: set[str]
+    desired: Desired,
+    outdated: tuple[MemberObserved, ...],
+    agreed: Agreement,
+    good: set[str],
+    young: tuple[str, ...],
 ) -> Step:
     """One member, or the reason why it is none of them."""
     names = tuple(m.name for m in outdated)
     idle = [m.name for m in outdated if not m.serving and m.name not in good]
     if idle:
         return RollMember(idle[0])
+    if young:
+        return WaitFor(WaitReason.ROLLED, young)
     if desired.rolling.opens_in_ms > 0:
         return WaitFor(WaitReason.WINDOW, names, desired.rolling.opens_in_ms)
     # Who votes comes after who does not, and the primary last: if the first may not go, none may.
@@ -68,6 +76,14 @@ def _next(
     if len(good - {first}) >= quorum(len(desired.members)):
         return RollMember(first)
     return WaitFor(WaitReason.QUORUM, names)
+
+
+def _young(desired: Desired, members: tuple[MemberObserved, ...]) -> tuple[str, ...]:
+    """Members that run and have not been ready for long; not those that never will be."""
+    mute = {m.name for m in members if m.report is not None and m.report.mute is not None}
+    steady_ms = desired.rolling.steady_ms
+    fresh = (m.name for m in members if m.running and m.steady_for_ms < steady_ms)
+    return tuple(name for name in fresh if name not in mute)
 
 
 def _is_outdated(desired: Desired, member: MemberObserved) -> bool:

@@ -293,13 +293,33 @@ def test_a_member_that_lags_is_not_back() -> None:
     assert isinstance(plan(desired(), replace(observed, members=tuple(members)))[0], RollMember)
 
 
+def test_the_next_member_goes_when_the_one_before_has_been_ready_for_a_while() -> None:
+    """Clients and members find it under its old address as long as DNS lets them."""
+    observed = World().changed(1, revision=NEW).observe()
+    members = list(observed.members)
+    for steady_for_ms, goes in ((9_999, False), (10_000, True)):
+        members[1] = replace(members[1], steady_for_ms=steady_for_ms)
+        steps = plan(desired(steady_ms=10_000), replace(observed, members=tuple(members)))
+        assert isinstance(steps[-1], RollMember) == goes
+        if not goes:
+            assert steps == (WaitFor(WaitReason.ROLLED, ("demo-1",)),)
+
+
+def test_a_member_that_does_not_vote_waits_for_no_steadiness() -> None:
+    world = World().changed(1, revision=NEW).changed(2, voting=False)
+    assert plan(desired(steady_ms=10_000), world.observe())[-1] == RollMember("demo-2")
+
+
 def test_a_mute_member_does_not_hold_up_a_roll_for_which_the_others_are_enough() -> None:
     observed = World(members=(Member(),) * 7).changed(1, revision=NEW).observe()
     members = list(observed.members)
     report = members[1].report
     assert report is not None
-    members[1] = replace(members[1], report=replace(report, ready=False, mute="damaged log"))
-    steps = plan(desired(7), replace(observed, members=tuple(members)))
+    muted = replace(report, ready=False, mute="damaged log")
+    members = [replace(m, steady_for_ms=60_000) for m in members]
+    members[1] = replace(members[1], report=muted, serving=False, steady_for_ms=0)
+    want = desired(7, steady_ms=10_000)
+    steps = plan(want, replace(observed, members=tuple(members)))
     assert isinstance(steps[-1], RollMember)
 
 
