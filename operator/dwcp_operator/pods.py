@@ -125,7 +125,8 @@ class Upgrade(Model):
         AfterValidator(_settle_time),
     ] = "10s"
     """How long a restarted member must have been ready before the next one is restarted, up to
-    600s: at least as long as cluster DNS lets clients remember an address, often 5 s or 30 s."""
+    600s: at least as long as clients remember an address. Cluster DNS often lets them for 5 s or
+    30 s, and dwcp's own client remembers it for 10 s."""
     window: Window | None = None
     """When members that vote may be restarted; at any time when absent."""
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
 
 CHART = ROOT / "charts" / "dwcp-cluster"
 SETTLE = "--set=upgrade.settleTime=6s"
-"""A little more than the sandbox's DNS lets anybody remember an address."""
+"""Less than the default, to save time: clients may pause longer, and lose nothing."""
 
 
 @pytest.fixture(scope="module")
