@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,7 +17,6 @@ from dwcp.wire.envelope import Batch, Envelope, EnvelopeBody
 from dwcp.wire.operations import (
     CloseSession,
     CompactionRequest,
-    Compare,
     DeleteRangeRequest,
     EnvelopeFailure,
     Failure,
@@ -23,7 +25,6 @@ from dwcp.wire.operations import (
     PutRequest,
     PutResponse,
     RangeRequest,
-    TxnRequest,
 )
 from dwcp_replica.store import RefusalReason, Store, StoreLimits, layout
 from dwcp_replica.store.digest import Trie
@@ -42,7 +43,9 @@ from replica.store.driver import (
     results_of,
     seal,
 )
+from replica.store.history import scenario
 
+PROJECT = Path(__file__).resolve().parents[3]
 PUT = PutRequest(b"k", b"v")
 OPEN = OpenSession(bytes(16), NOW_MS)
 DEEP = b"\x95\x01\x01\x00\x90" + b"\x91" * 100_000 + b"\xc0"
@@ -65,27 +68,6 @@ def from_scratch(store: Store) -> bytes:
     return tree.root()
 
 
-def scenario(driver: Driver) -> None:
-    """A little of everything that changes state."""
-    alice, bob = driver.open(), driver.open(BOB)
-    for i in range(1, 90):
-        driver.one(
-            envelope(alice, i, PutRequest(b"k%d" % (i % 7), b"v%d" % i), acked=max(0, i - 5))
-        )
-    driver.apply(
-        envelope(bob, 2, RangeRequest(b"\0", b"\0"), signer=BOB),
-        envelope(bob, 1, DeleteRangeRequest(b"k1", b"k3", prev_kv=True), signer=BOB),
-        envelope(bob, 1, PUT, signer=BOB),
-    )
-    driver.one(envelope(alice, 90, LeaseGrantRequest(ttl=5), LeaseGrantRequest(7, id=-1), acked=85))
-    leased = PutRequest(b"leased", b"v", lease=-1)
-    kept = TxnRequest((Compare(b"k6", "VALUE", "EQUAL", value=b"v83"),), (leased,), (PUT,))
-    driver.one(envelope(alice, 91, kept, CompactionRequest(40), acked=86))
-    driver.stamp_ms += 6000
-    driver.apply()
-    driver.one(envelope(bob, 3, CloseSession(), signer=BOB))
-
-
 GOLDEN = "85830ccb4b469d0f01bbdc44aebf40065ca90156f87e6dd3c0782473eec44237"
 
 
@@ -99,23 +81,39 @@ def test_golden_digest() -> None:
     assert driver.store.digest().hex() == GOLDEN
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "4242"])
-def test_digest_does_not_depend_on_the_hash_seed(seed: str) -> None:
-    code = (
-        "from replica.store.test_store import scenario; from replica.store.driver import Driver\n"
-        "d = Driver(); scenario(d); print(d.store.digest().hex())"
-    )
-    path = os.pathsep.join(p for p in sys.path if p)
-    env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path}
+def digest_in(python: str, seed: str) -> str:
+    """The digest of the fixed history, computed by another process."""
+    path = os.pathsep.join(str(PROJECT / name) for name in ("client", "replica", "tests"))
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=env,
+        [python, "-m", "replica.store.history"],
+        env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path},
         check=True,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.stdout.strip() == GOLDEN
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4242"])
+def test_digest_does_not_depend_on_the_hash_seed(seed: str) -> None:
+    assert digest_in(sys.executable, seed) == GOLDEN
+
+
+def test_digest_does_not_depend_on_the_interpreter(tell: Callable[[str], None]) -> None:
+    """Every other Python on this machine that has our libraries; DWCP_PYTHONS names more."""
+    names = [f"python3.{minor}" for minor in range(11, 16)]
+    found = {path for name in names if (path := shutil.which(name)) is not None}
+    found |= set(filter(None, os.environ.get("DWCP_PYTHONS", "").split(os.pathsep)))
+    needs = "import msgspec, sortedcontainers, nacl, cryptography"
+    able = [
+        python
+        for python in sorted(found)
+        if not subprocess.run([python, "-c", needs], capture_output=True, check=False).returncode
+    ]
+    for python in able:
+        assert digest_in(python, "7") == GOLDEN, python
+    tell(f"state digest: equal in {len(able)} interpreters besides this one")
 
 
 def test_digest_sees_every_byte_of_every_record() -> None:
