@@ -34,6 +34,7 @@ class Wan:
     messages: int = 0
     lost: int = 0
     size: int = 0
+    operations: int = 0
     states: dict[tuple[int, int], SyncState] = field(default_factory=dict)
     heard_ms: dict[tuple[int, int], float] = field(default_factory=dict)
     free_ms: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Wan:
         while (message := generate(self.replicas[source], self.states[link])) is not None:
             data = encode(message)
             self.size += len(data)
+            self.operations += len(message.operations)
             begin = max(self.now_ms, self.free_ms.get(link, 0.0))
             self.free_ms[link] = begin + len(data) / BYTES_PER_MS
             if self.random.random() < LOSS:
@@ -126,6 +128,14 @@ def heal(seed: int, missing: int, elsewhere: int) -> tuple[float, Wan]:
 def test_a_small_partition_heals(seed: int) -> None:
     took_ms, _ = heal(seed, missing=300, elsewhere=100)
     assert took_ms < LIMIT_MS, f"seed {seed}: {took_ms:.0f} ms"
+
+
+def test_little_is_sent_twice() -> None:
+    """Two receivers on each side, two senders each: twice what is needed, and no more."""
+    _, wan = heal(4, missing=2000, elsewhere=300)
+    needed = 2 * (2000 + 300)
+    assert wan.lost == 0, "another seed: a loss is rightly made good by sending again"
+    assert wan.operations <= 2.1 * needed, f"{wan.operations} operations sent for {needed}"
 
 
 def test_the_network_loses_messages() -> None:

@@ -149,6 +149,23 @@ def test_messages_are_bounded() -> None:
     assert max(sizes) < MESSAGE_BYTES + 100_000
 
 
+def test_a_receiver_is_silent_until_a_stream_ends() -> None:
+    """A summary for each message would cost a filter over everything each time."""
+    a, b = document(), document()
+    for _ in range(12):
+        write(a, 0, "y" * 60_000)
+    pair = Pair(a, b)
+    pair.turn(1)
+    streamed = []
+    while (message := pair.turn(0)) is not None:
+        streamed.append(message)
+        if message.summary is None:
+            assert generate(b, pair.states[1]) is None
+    assert len(streamed) >= 3
+    assert [message.summary is None for message in streamed][-2:] == [True, False]
+    assert generate(b, pair.states[1]) is not None
+
+
 def test_an_interrupted_transfer_goes_on_in_a_new_connection() -> None:
     a, b = document(), document()
     for _ in range(12):
