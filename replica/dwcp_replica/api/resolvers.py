@@ -17,7 +17,7 @@ from dwcp_replica.crdt import BadValue, Custom
 from dwcp_replica.crdt.values import Value
 
 GROUP: Final = "dwcp.resolvers"
-STEPS_MAX: Final = 10_000
+STEPS_MAX: Final = 2_000
 EXPRESSION_BYTES_MAX: Final = 4096
 
 
