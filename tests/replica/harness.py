@@ -60,7 +60,7 @@ from dwcp.wire.records import (
     scope_of,
     start_hash,
 )
-from dwcp_replica.node.config import Address, NodeConfig, TlsFiles
+from dwcp_replica.node.config import LOG_BYTES_MIN, Address, NodeConfig, TlsFiles
 from dwcp_replica.node.process import ReplicaProcess
 from dwcp_replica.sim.strategies import strategy_hooks
 from replica.ports import free_port
@@ -105,8 +105,9 @@ class Place:
         tls = self.client_tls or self.client_tls_files is not None
         return f"{'https' if tls else 'http'}://127.0.0.1:{self.client_port}"
 
-    def config(self) -> NodeConfig:
+    def config(self, log_bytes: int = LOG_BYTES_MIN) -> NodeConfig:
         return NodeConfig(
+            log_bytes=log_bytes,
             data=self.data,
             name=self.name,
             cluster=CLUSTER,
@@ -421,8 +422,10 @@ class Tasks:
     """Replicas in this event loop."""
 
     def __init__(
-        self, directory: Path, count: int = 4, liars: Mapping[int, str] | None = None
-    ) -> None:
+        self, directory: Path, count: int = 4, liars: Mapping[int, str] | None = None,
+        log_bytes: int = LOG_BYTES_MIN,
+    ) -> None:  # fmt: skip
+        self._log_bytes = log_bytes
         self.places = [Place.make(directory, number) for number in range(count)]
         self.client = Ed25519Signer.generate()
         self._liars = liars or {}
@@ -446,7 +449,9 @@ class Tasks:
         self, place: Place, strategy: str | None = None, *, token: bool = True
     ) -> ReplicaProcess:
         make_hooks = None if strategy is None else partial(strategy_hooks, strategy)
-        config = place.config() if token else replace(place.config(), token=None)
+        config = place.config(self._log_bytes)
+        if not token:
+            config = replace(config, token=None)
         replica = ReplicaProcess(config, make_hooks)
         self.running[place.name] = replica
         self._tasks[place.name] = asyncio.create_task(replica.run())

@@ -14,10 +14,11 @@ import msgspec
 
 from dwcp.wire.envelope import Reply, batch_digest, decode_batch, decode_results
 from dwcp.wire.operations import RangeResponse, Result
-from dwcp.wire.peer import Entry, PrePrepare
+from dwcp.wire.peer import Entry, PeerMessage, PrePrepare
 from dwcp.wire.query import QueryReply
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer
+from dwcp.wire.state import StateChunk
 from dwcp_replica.core.effects import EVERYONE, Outbound
 
 OutboundHook = Callable[[list[Outbound]], list[Outbound]]
@@ -112,11 +113,33 @@ def _silent(_genesis: EpochRecord, _me: int, _signer: Signer) -> Hooks:
     return silent, honest_reply
 
 
+def _lying_state(_genesis: EpochRecord, _me: int, _signer: Signer) -> Hooks:
+    return wrong_state, honest_reply
+
+
+def wrong_state(outbound: list[Outbound]) -> list[Outbound]:
+    """Give another state than the certified one to who fetches it."""
+    return [Outbound(out.to, _another_state(out.message)) for out in outbound]
+
+
+def _another_state(message: PeerMessage) -> PeerMessage:
+    if not isinstance(message, StateChunk) or not message.nodes:
+        return message
+    nodes = tuple(
+        msgspec.structs.replace(node, children=tuple(reversed(node.children)))
+        if node.children
+        else msgspec.structs.replace(node, records=node.records[1:])
+        for node in message.nodes
+    )
+    return msgspec.structs.replace(message, nodes=nodes)
+
+
 STRATEGIES: Final[Mapping[str, Callable[[EpochRecord, int, Signer], Hooks]]] = {
     "lie": _lie,
     "equivocate": _equivocate,
     "wrong-replies": _wrong_replies,
     "silent": _silent,
+    "lying-state": _lying_state,
 }
 
 

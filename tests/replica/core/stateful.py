@@ -107,7 +107,7 @@ class Stateful(Conversation):
         self.stores[me].apply(index, decode_batch(entry.body))
         due = index % self.genesis.parameters.checkpoint_interval == 0
         state = self.shelves[me].checkpoint() if due else None
-        return Applied(index, state, self.shelves[me].saved)
+        return Applied(index, state, self.shelves[me].saved, self.stores[me].next_due_ms)
 
     def after(self, me: int, ready: Ready) -> None:
         shelf = self.shelves[me]
