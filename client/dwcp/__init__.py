@@ -45,9 +45,11 @@ if TYPE_CHECKING:
     from dwcp.waiting import Limits
     from dwcp.watch import News, Watch
     from dwcp.wire.operations import (
+        Access,
         Compare,
         DeleteRangeRequest,
         Failure,
+        Grant,
         KeyValue,
         PutRequest,
         RangeRequest,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from dwcp.wire.watch import WatchEvent
 
 __all__ = [
+    "Access",
     "BadCluster",
     "BrokenAnswer",
     "Busy",
@@ -72,6 +75,7 @@ __all__ = [
     "EpochRecord",
     "ExecuteResult",
     "Failure",
+    "Grant",
     "Header",
     "Indeterminate",
     "KeptLease",

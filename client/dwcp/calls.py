@@ -22,6 +22,11 @@ from dwcp.results import (
     TxnResult,
 )
 from dwcp.wire.operations import (
+    Access,
+    AccessGetRequest,
+    AccessGetResponse,
+    AccessSetRequest,
+    AccessSetResponse,
     Command,
     CommandResult,
     CompactionRequest,
@@ -222,6 +227,21 @@ class Calls(ABC):
         """The ids of all leases, the one that ends first first."""
         header, result = await self._one(LeaseLeasesRequest(), LeaseLeasesResponse, timeout_ms)
         return LeasesResult(header, result.leases)
+
+    # --- access ------------------------------------------------------------------------------
+
+    async def access(self, client: bytes, *, timeout_ms: int | None = None) -> Access | None:
+        """What the client with this public key may do; None: everything."""
+        _, result = await self._one(AccessGetRequest(client), AccessGetResponse, timeout_ms)
+        return result.access
+
+    async def set_access(
+        self, client: bytes, access: Access | None, *, timeout_ms: int | None = None
+    ) -> Header:
+        """Let a client do this from now on, and no more; None: everything. For administrators."""
+        request = AccessSetRequest(client, access)
+        header, _ = await self._one(request, AccessSetResponse, timeout_ms)
+        return header
 
     # --- inside ------------------------------------------------------------------------------
 

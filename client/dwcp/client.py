@@ -36,7 +36,7 @@ from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.watch import Watch, Watches
 from dwcp.wire.decoding import decoder_of
-from dwcp.wire.envelope import Busy, Envelope
+from dwcp.wire.envelope import Busy, Envelope, Rejected
 from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
@@ -401,7 +401,7 @@ class Client(Calls):
         match message:
             case Page():
                 self._watches.received(member, message)
-            case Busy(request) if self._watches.core.is_mine(member, request):
+            case Busy(request) | Rejected(request) if self._watches.core.is_mine(member, request):
                 self._watches.received(member, message)
             case _:
                 self._core.received(member, message, self._now_ms())

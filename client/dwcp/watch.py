@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from dwcp import errors
-from dwcp.watching import Cancelled, Delivery, WatchCore, WatchOutput
-from dwcp.wire.envelope import Busy
+from dwcp.watching import Cancelled, Delivery, Denied, WatchCore, WatchOutput
+from dwcp.wire.envelope import Busy, Rejected
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Verifier
 from dwcp.wire.watch import Filter, Page, Pull, WatchEvent
@@ -85,7 +85,7 @@ class Watch:
         return self
 
     async def __anext__(self) -> News:
-        """Wait for the next news. Raises Compacted, ClientClosed, ClientFailed."""
+        """Wait for the next news. Raises Compacted, Refused, ClientClosed, ClientFailed."""
         assert self._number is not None, "use it in `async with`"
         while not self._news:
             if self._failure is not None:
@@ -167,7 +167,7 @@ class Watches:
             self.core.disconnected(member)
         self._obey(self.core.poll())
 
-    def received(self, member: int, message: Page | Busy) -> None:
+    def received(self, member: int, message: Page | Busy | Rejected) -> None:
         """A member answered a pull."""
         self.core.received(member, message)
         if isinstance(message, Busy):
@@ -194,6 +194,9 @@ class Watches:
                 continue
             if isinstance(news, Cancelled):
                 watch.fail(errors.Compacted(news.compact_revision))
+                del self._watches[news.watch]
+            elif isinstance(news, Denied):
+                watch.fail(errors.Refused(errors.PERMISSION_DENIED, f"{news.message:.500}"))
                 del self._watches[news.watch]
             elif watch.take(news):
                 self.core.pause(news.watch, paused=True)

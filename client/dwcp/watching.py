@@ -25,9 +25,9 @@ from typing import Final
 import msgspec
 
 from dwcp.matching import ReplyChecker
-from dwcp.wire.envelope import Busy
+from dwcp.wire.envelope import Busy, Rejected
 from dwcp.wire.records import EpochRecord, scope_of
-from dwcp.wire.signing import Verifier
+from dwcp.wire.signing import SIGNATURE_BYTES, Verifier
 from dwcp.wire.watch import (
     LAST,
     Filter,
@@ -66,12 +66,20 @@ class Cancelled:
     compact_revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """f+1 members will not show this client what it asks for."""
+
+    watch: int
+    message: str
+
+
 @dataclass(slots=True)
 class WatchOutput:
     """What the shell must do, in field order."""
 
     send: list[tuple[int, Pull]] = field(default_factory=list)
-    news: list[Delivery | Cancelled] = field(default_factory=list)
+    news: list[Delivery | Cancelled | Denied] = field(default_factory=list)
     liars: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -90,6 +98,7 @@ class _Claims:
     part_bytes: int = 0
     ahead_bytes: int = 0
     compact_revision: int = 0
+    denied: str = ""
 
     @property
     def quiet(self) -> int:
@@ -199,15 +208,17 @@ class WatchCore:
         """True when the request names a pull that this member was asked."""
         return (member, request) in self._asked
 
-    def received(self, member: int, message: Page | Busy) -> None:
+    def received(self, member: int, message: Page | Busy | Rejected) -> None:
         """Take what arrived over the connection to `member`; anything unfit changes nothing."""
         watch = self._asked.get((member, message.request))
         if watch is None:
             self.refused["unknown-request"] += 1
-        elif isinstance(message, Busy):
-            self._forget(member, watch.claims[member])
         elif (reason := self._refuse(member, message)) is not None:
             self.refused[reason] += 1
+        elif isinstance(message, Busy):
+            self._forget(member, watch.claims[member])
+        elif isinstance(message, Rejected):
+            self._deny(watch, member, message)
         else:
             claims = watch.claims[member]
             self._forget(member, claims)
@@ -238,6 +249,7 @@ class WatchCore:
             or member not in self._connected
             or claims.asked is not None
             or claims.compact_revision
+            or claims.denied
             or claims.ahead_bytes >= AHEAD_BYTES_MAX
         ):
             return
@@ -255,7 +267,9 @@ class WatchCore:
 
     # --- believing ---------------------------------------------------------------------------
 
-    def _refuse(self, member: int, page: Page) -> str | None:
+    def _refuse(self, member: int, page: Page | Busy | Rejected) -> str | None:
+        if not isinstance(page, Page):
+            return self._checker.refuse(member, page, bytes(SIGNATURE_BYTES))
         if page.member != member:
             return "another-member"
         if page.epoch != self._epoch:
@@ -264,6 +278,15 @@ class WatchCore:
         if not self._verifier.verify(self._identities[member], signed, page.sig):
             return "signature"
         return None
+
+    def _deny(self, watch: _Watch, member: int, message: Rejected) -> None:
+        """A watch is over when f+1 members refuse it: one of them is honest."""
+        claims = watch.claims[member]
+        self._forget(member, claims)
+        claims.denied = message.message or message.reason
+        if sum(bool(c.denied) for c in watch.claims.values()) >= self._needed:
+            self._out.news.append(Denied(watch.number, claims.denied))
+            self.remove(watch.number)
 
     def _take(self, watch: _Watch, member: int, claims: _Claims, page: Page) -> None:
         """Add what a member signed to its claims; a claim that can not be true is a lie."""

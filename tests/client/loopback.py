@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from client.members import Members
-from dwcp.wire.envelope import Batch, Envelope, Rejected, Reply, decode_body
+from dwcp.wire.envelope import Batch, Envelope, Rejected, Reply, decode_body, signed_refusal
 from dwcp.wire.query import Query, decode_query_body
 from dwcp.wire.watch import Page, Pull
 from dwcp_replica.api.connect import ConnectHandler
@@ -44,13 +44,13 @@ class LoopbackMember:
         self.runner: web.AppRunner | None = None
         self.port = 0
         self.alter_page: Callable[[Page], Page] | None = None
-        self.watching = WatchRoom(self.store, self.page)
+        self.watching = WatchRoom(self.store, self.page, self.denied)
         self._task: asyncio.Task[None] | None = None
 
     def be(self, store: Store) -> None:
         """Have this store, and watch what happens in it."""
         self.genesis, self.store = self.cluster.members.genesis, store
-        self.watching = WatchRoom(store, self.page)
+        self.watching = WatchRoom(store, self.page, self.denied)
 
     def service(self) -> Self:
         return self
@@ -112,6 +112,11 @@ class LoopbackMember:
 
     def unwatch(self, answer: Callable[[Answer], None]) -> None:
         self.watching.leave(answer)
+
+    def denied(self, request: bytes) -> Rejected:
+        unsigned = Rejected(request, "permission", "permission denied", 0, self.me, bytes(64))
+        members = self.cluster.members
+        return signed_refusal(unsigned, members.scope, members.signers[self.me], bytes(64))
 
     def page(self, request: bytes, seen: Seen, events: bytes) -> Page:
         page = Page(request, seen.upto, events, seen.compact_revision, 0, self.me, bytes(64))

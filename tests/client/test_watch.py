@@ -14,7 +14,7 @@ from dwcp import errors
 from dwcp.calls import prefix_end
 from dwcp.client import Client
 from dwcp.watch import EVENTS_WAITING_MAX, News, Watch
-from dwcp.wire.operations import Compare, PutRequest
+from dwcp.wire.operations import Access, Compare, Grant, PutRequest
 from dwcp.wire.watch import LAST, Page, WatchEvent, decode_events, encode_events
 from replica.waiting import until
 
@@ -213,6 +213,28 @@ def test_a_consumer_that_sleeps_holds_the_watch_and_nobody_else() -> None:
             await client.put("other", "x")
             assert waiting < count, "it took no more than a page beyond what it may hold"
             assert [n.revision for n in await take(sleepy, count)] == list(range(2, count + 2))
+
+    cluster(scenario)
+
+
+def test_a_watch_ends_when_its_right_ends() -> None:
+    async def scenario(loopback: Loopback, client: Client) -> None:
+        me = loopback.members.client.public_key
+        reads = Access(admin=True, grants=(Grant(b"k", read=True, write=True),))
+        await client.set_access(me, reads)
+        async with client.watch("k") as watch:
+            await client.put("k", "seen")
+            assert shown(await take(watch, 1)) == [(2, [("PUT", b"k", b"seen")])]
+            writes = Access(admin=True, grants=(Grant(b"k", write=True),))
+            await client.set_access(me, writes)
+            await client.put("k", "unseen")
+            with pytest.raises(errors.Refused, match="permission denied") as refused:
+                async with asyncio.timeout(PATIENCE_S):
+                    await anext(watch)
+            assert refused.value.code == 7
+        assert await client.access(me) == writes
+        with pytest.raises(errors.Refused, match="permission denied"):
+            await client.get("k")
 
     cluster(scenario)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from dwcp.wire.signing import Count
+from dwcp.wire.signing import Count, PublicKey
 
 Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -14,6 +14,8 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 MAX_KEY_BYTES: Final = 464
 """The longest key. etcd has no such limit; the records in which our keys lie have one."""
+MAX_GRANTS: Final = 1024
+"""Of one client."""
 MAX_TXN_OPERATIONS: Final = 128
 """etcd's default limit, which also bounds how deep transactions nest: see MAX_TXN_DEPTH."""
 MAX_TXN_DEPTH: Final = MAX_TXN_OPERATIONS + 1
@@ -185,6 +187,35 @@ class Command(Struct, frozen=True, array_like=True, tag="command"):
     payload: bytes
 
 
+class Grant(Struct, frozen=True, array_like=True):
+    """What may be done to the keys in [key, range_end), as in a RangeRequest."""
+
+    key: bytes
+    range_end: bytes = b""
+    read: bool = False
+    write: bool = False
+
+
+class Access(Struct, frozen=True, array_like=True):
+    """What one client may do. `admin`: compaction, alarms, and changing what clients may do."""
+
+    admin: bool = False
+    grants: Annotated[tuple[Grant, ...], Meta(max_length=MAX_GRANTS)] = ()
+
+
+class AccessSetRequest(Struct, frozen=True, array_like=True, tag="access_set"):
+    """From here on in the log a client may do this; None: everything. For administrators."""
+
+    client: PublicKey
+    access: Access | None = None
+
+
+class AccessGetRequest(Struct, frozen=True, array_like=True, tag="access_get"):
+    """Ask what a client may do."""
+
+    client: PublicKey
+
+
 KeyOperation = (
     PutRequest
     | RangeRequest
@@ -200,6 +231,8 @@ KeyOperation = (
     | HashKVRequest
     | AlarmRequest
     | DefragmentRequest
+    | AccessSetRequest
+    | AccessGetRequest
 )
 """What the store of keys executes."""
 Operation = KeyOperation | OpenSession | CloseSession | Command
@@ -317,6 +350,16 @@ class DefragmentResponse(Struct, frozen=True, array_like=True, tag="defragment")
     """Nothing was to be done."""
 
 
+class AccessSetResponse(Struct, frozen=True, array_like=True, tag="access_set"):
+    """The client may do that, and no more, from the next operation on."""
+
+
+class AccessGetResponse(Struct, frozen=True, array_like=True, tag="access_get"):
+    """What a client may do; None: everything."""
+
+    access: Access | None = None
+
+
 class SessionOpened(Struct, frozen=True, array_like=True, tag="session_opened"):
     """The number of the session that OpenSession opened (or had opened before)."""
 
@@ -366,6 +409,8 @@ Result = (
     | HashKVResponse
     | AlarmResponse
     | DefragmentResponse
+    | AccessSetResponse
+    | AccessGetResponse
     | SessionOpened
     | SessionClosed
     | CommandResult
@@ -392,6 +437,7 @@ _READS: Final = (
     StatusRequest,
     HashKVRequest,
     DefragmentRequest,
+    AccessGetRequest,
 )
 
 

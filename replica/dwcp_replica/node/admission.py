@@ -70,7 +70,7 @@ class Admission:
         self._may_read = may_read
         self._clients = frozenset(client.key for client in genesis.clients)
         self.reading = ReadingRoom(store)
-        self.watching = WatchRoom(store, self._page)
+        self.watching = WatchRoom(store, self._page, self._denied)
         self._in_flight: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         self._put_s: dict[bytes, float] = {}
         self._per_client: Counter[bytes] = Counter()
@@ -223,6 +223,11 @@ class Admission:
         epoch = self._engine.standing.epoch
         unsigned = Busy(request, RETRY_AFTER_MS, epoch, self.me, bytes(SIGNATURE_BYTES))
         return signed_refusal(unsigned, self._scope, self._signer, envelope_sig)
+
+    def _denied(self, request: bytes) -> Rejected:
+        self._metrics.rejected.labels("permission").inc()
+        message = "etcdserver: permission denied"
+        return self._rejected(request, bytes(SIGNATURE_BYTES), "permission", message)
 
     def _page(self, request: bytes, seen: Seen, events: bytes) -> Page:
         epoch, unsigned = self._engine.standing.epoch, bytes(SIGNATURE_BYTES)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from dwcp.wire.envelope import Rejected
 from dwcp.wire.watch import LAST, Page, Place, Pull, encode_events
 from dwcp_replica.api.desk import Answer
 from dwcp_replica.store import Store
@@ -44,11 +45,17 @@ class _Waiting:
 
 
 class WatchRoom:
-    """The pulls that wait. `sign` makes a page of what was seen."""
+    """The pulls that wait. `sign` makes a page of what was seen, `deny` a refusal."""
 
-    def __init__(self, store: Store, sign: Callable[[bytes, Seen, bytes], Page]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sign: Callable[[bytes, Seen, bytes], Page],
+        deny: Callable[[bytes], Rejected],
+    ) -> None:
         self._store = store
         self._sign = sign
+        self._deny = deny
         self._waiting: dict[tuple[Answering, bytes], _Waiting] = {}
         self._held: Counter[bytes] = Counter()
         self._seen_revision = self._told_revision = store.revision
@@ -148,7 +155,7 @@ class WatchRoom:
                 spans.append(waiting)
             else:
                 exact.setdefault(waiting.pull.key, []).append(waiting)
-        keys = self._store.keys
+        keys = self._store.key_store.keys
         start = max(self._seen_revision, keys.head.compacted - 1) + 1
         self._seen_revision = revision
         for _, event in keys.events((start, 0), revision + 1):
@@ -168,8 +175,13 @@ class WatchRoom:
         if not self._is_here(waiting):
             return
         pull = waiting.pull
+        access = self._store.key_store.access
+        if not access.may_read(waiting.client, pull.key, pull.range_end):
+            self._drop((waiting.answer, waiting.request))
+            waiting.answer(self._deny(waiting.request))
+            return
         seen = look(
-            self._store.keys,
+            self._store.key_store.keys,
             pull,
             bytes_max=PAGE_BYTES_MAX,
             events_max=PAGE_EVENTS_MAX,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from dwcp.wire.operations import (
+    AccessGetRequest,
+    AccessSetRequest,
     AlarmRequest,
     AlarmResponse,
     CompactionRequest,
@@ -34,6 +36,7 @@ from dwcp.wire.operations import (
     TxnRequest,
 )
 from dwcp_replica.store import faults
+from dwcp_replica.store.access import AccessTable
 from dwcp_replica.store.layout import KEY_HEAD, KeyHead, decoder, encode
 from dwcp_replica.store.leases import ID_OVERHEAD_BYTES, Leases
 from dwcp_replica.store.mvcc import Mvcc
@@ -72,6 +75,7 @@ class KeyStore:
         self.keys = Mvcc(self._records, head, limits.quota_bytes)
         self.leases = Leases(self.keys, self._records, limits.leases, limits.service_gap_ms)
         self._transactions = Transactions(self.keys, self._records)
+        self.access = AccessTable(self._records)
         self._saved = data
 
     @property
@@ -100,9 +104,16 @@ class KeyStore:
         """The agreed time at which an entry is wanted even if no client asks for anything."""
         return stamp_ms if self.keys.has_garbage else self.leases.next_due_ms()
 
-    def execute(self, operation: KeyOperation, answer_bytes_max: int) -> tuple[Result, int]:
-        """The result of one operation, and how much of the envelope's answer it takes."""
+    def execute(
+        self, operation: KeyOperation, answer_bytes_max: int, client: bytes = b""
+    ) -> tuple[Result, int]:
+        """The result of one operation, and how much of the envelope's answer it takes.
+
+        Without a client nobody's rights are asked for.
+        """
         result: Result | None = check(operation)
+        if result is None and client:
+            result = self.access.refusal(client, operation)
         if "CORRUPT" in self.keys.head.raised and not isinstance(
             operation, AlarmRequest | StatusRequest
         ):
@@ -139,6 +150,10 @@ class KeyStore:
                 return self._alarm(operation)
             case DefragmentRequest():
                 return DefragmentResponse()
+            case AccessSetRequest():
+                return self.access.set(operation)
+            case AccessGetRequest():
+                return self.access.get(operation)
             case _:
                 return self._execute_lease(operation, answer_bytes_max)
 

@@ -7,6 +7,7 @@
     14  lease id                     Lease
     15  deadline, lease id           (nothing): leases by the time at which they end
     16  lease id, key                (nothing): a key that is attached to a lease
+    17  client key                   Access: what a client may do
 
 Every value of a key is stored once: the newest in its Live record, an older one in the event
 that replaced it. An event so holds what a reader of the past needs, and compaction below a
@@ -38,6 +39,7 @@ EVENT: Final = b"\x13"
 LEASE: Final = b"\x14"
 DUE: Final = b"\x15"
 ATTACHED: Final = b"\x16"
+ACCESS: Final = b"\x17"
 
 FROM_KEY: Final = b"\0"
 """The range_end that means every key from `key` on."""

@@ -48,7 +48,6 @@ from dwcp.wire.operations import (
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.store.keystore import KeyLimits, KeyStore
 from dwcp_replica.store.machine import Embedded, Moment, StateMachine
-from dwcp_replica.store.mvcc import Mvcc
 from dwcp_replica.store.records import MemoryRecords, StateRecords, Target
 from dwcp_replica.store.refusals import Refusal, check_shape, malformed, too_large
 from dwcp_replica.store.sessions import (
@@ -154,9 +153,9 @@ class Store:
         return self._keys.revision
 
     @property
-    def keys(self) -> Mvcc:
-        """The key space, to be read while nothing is executed; another one after a transfer."""
-        return self._keys.keys
+    def key_store(self) -> KeyStore:
+        """The keys, to be read while nothing is executed; others after a transfer."""
+        return self._keys
 
     @property
     def next_due_ms(self) -> int | None:
@@ -406,7 +405,7 @@ class Store:
             case OpenSession():
                 raise AssertionError("an OpenSession inside a session was not refused")
             case _:
-                return self._keys.execute(operation, left_bytes)
+                return self._keys.execute(operation, left_bytes, client)
 
     def _command(self, payload: bytes, client: bytes, left_bytes: int) -> tuple[Result, int]:
         if self._machine is None:
