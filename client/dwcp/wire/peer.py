@@ -12,15 +12,24 @@ In a PBFT epoch the term is the view, and the paper's messages are these:
 | CHECKPOINT | `CheckpointVote` |
 | VIEW-CHANGE | `ViewChange`: the fields of a SEAL, plus the view |
 | NEW-VIEW | `NewView`: the election certificate and the view's first, empty entry |
+
+In a Raft epoch every term belongs to one member, as a view does (`EpochRecord.primary`), and a
+member stands for election in its own terms only. Raft's messages (Ongaro 2014) are these:
+
+| epochs.md | here |
+|---|---|
+| VOTE | `VoteRequest` shows a log, `Vote` binds it; q of those are a `VoteCertificate` |
+| APPEND | `Append`: entries for one follower, with certificates and heartbeats |
+| ACK, CERT-ACK | `Prepare` and `Commit`, to the leader only |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dwcp.wire.chain import (
     Certificate,
@@ -48,13 +57,13 @@ MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 """A longer frame closes the connection and is counted."""
 
 __all__ = [
-    "MAX_FRAME_BYTES", "Bodies", "Certificate", "CheckpointVote", "Commit", "DoubleVote",
-    "Election", "ElectionRef", "Elections", "Entries", "Entry", "EpochMessage", "Equivocation",
-    "Evidence", "Fetch", "FetchBodies", "FetchElections", "Fork", "Forward", "Header", "Index",
-    "MemberId", "NewView", "PeerMessage", "PrePrepare", "Prepare", "StateMessage", "Status",
-    "TermStart", "View",
-    "ViewChange", "VoteKind", "VoteSig", "decode_message", "encode_message",
-    "vote_signing_bytes",
+    "MAX_FRAME_BYTES", "AnyElection", "Append", "Appended", "Bodies", "Certificate",
+    "CheckpointVote", "Commit", "DoubleVote", "Election", "ElectionRef", "Elections", "Entries",
+    "Entry", "EpochMessage", "Equivocation", "Evidence", "Fetch", "FetchBodies", "FetchElections",
+    "Fork", "Forward", "Header", "Index", "MemberId", "NewView", "PeerMessage", "PrePrepare",
+    "PreVote", "Prepare", "StateMessage", "Status", "TermStart", "Transfer", "View", "ViewChange",
+    "Vote", "VoteCertificate", "VoteKind", "VoteRequest", "VoteSig", "decode_message",
+    "elect_signing_bytes", "encode_message", "vote_signing_bytes",
 ]  # fmt: skip
 
 
@@ -114,6 +123,60 @@ class ViewChange(Struct, frozen=True, array_like=True, tag="view-change"):
         return scope.signing_bytes("view-change", msgspec.msgpack.encode(unsigned))
 
 
+class Vote(Struct, frozen=True, array_like=True, tag="vote"):
+    """VOTE: for the candidate that owns `term`, binding the log that it must extend.
+
+    Ongaro 2014, section 3.4; what is bound, by epochs.md. `last_term`, `last_index` and
+    `last_hash` name the candidate's last entry, or where the epoch's log begins.
+    """
+
+    epoch: Count
+    term: View
+    last_term: Count
+    last_index: Count
+    last_hash: Hash
+    member: MemberId
+    sig: Signature
+
+    def signing_bytes(self, scope: Scope) -> bytes:
+        """What the member signs."""
+        return elect_signing_bytes(
+            scope, self.epoch, self.term, (self.last_term, self.last_index, self.last_hash)
+        )
+
+
+def elect_signing_bytes(scope: Scope, epoch: int, term: int, last: tuple[int, int, bytes]) -> bytes:
+    """What a voter signs: the term, and the candidate's last (term, index, hash)."""
+    last_term, last_index, last_hash = last
+    numbers = (epoch, term, last_term, last_index)
+    payload = b"".join(number.to_bytes(8, "big") for number in numbers) + last_hash
+    return scope.signing_bytes("elect", payload)
+
+
+class VoteCertificate(Struct, frozen=True, array_like=True, tag="vote-certificate"):
+    """EC of a Raft term: a quorum's identical votes, by ascending member.
+
+    `view` is the term. The term starts at the entry that the votes bind.
+    """
+
+    epoch: Count
+    view: View
+    last_term: Count
+    last_index: Count
+    last_hash: Hash
+    votes: Annotated[tuple[VoteSig, ...], Meta(max_length=1024)]
+
+    def digest(self) -> bytes:
+        """Names the certificate: 32 bytes."""
+        return digest("vote-certificate", msgspec.msgpack.encode(self))
+
+    def signing_bytes(self, scope: Scope) -> bytes:
+        """What each voter has signed."""
+        return elect_signing_bytes(
+            scope, self.epoch, self.view, (self.last_term, self.last_index, self.last_hash)
+        )
+
+
 class Election(Struct, frozen=True, array_like=True, tag="election"):
     """EC: a quorum's view changes for one view, by ascending member; fixes the view's start."""
 
@@ -126,11 +189,98 @@ class Election(Struct, frozen=True, array_like=True, tag="election"):
         return digest("election", msgspec.msgpack.encode(self))
 
 
+AnyElection = Election | VoteCertificate
+"""EC: what proves that a term or view may start where it starts."""
+
+
 class NewView(Struct, frozen=True, array_like=True, tag="new-view"):
     """The new primary's proof that its view may start, and the view's first, empty entry."""
 
     election: Election
     first: Entry
+
+
+class Transfer(Struct, frozen=True, array_like=True, tag="transfer"):
+    """The leader of `term` wants `to` to take over: others need not wait for its silence.
+
+    Ongaro 2014, section 3.10.
+    """
+
+    epoch: Count
+    term: View
+    to: MemberId
+    sig: Signature
+
+    def signing_bytes(self, scope: Scope) -> bytes:
+        """What the leader signs."""
+        numbers = (self.epoch, self.term, self.to)
+        payload = b"".join(number.to_bytes(8, "big") for number in numbers)
+        return scope.signing_bytes("transfer", payload)
+
+
+class VoteRequest(Struct, frozen=True, array_like=True, tag="vote-request"):
+    """A candidate asks for votes in its term `term`, and shows the log that it would lead from.
+
+    `log` holds the signed headers above `checkpoint` (above the epoch's start when there is
+    none), `elections` names the certificates of the terms in it. `pre`: would I be elected
+    (Ongaro 2014, section 9.6)? `transfer`: the present leader wants it.
+    """
+
+    epoch: Count
+    term: View
+    pre: bool
+    checkpoint: Certificate | None
+    log: tuple[Header, ...]
+    elections: tuple[ElectionRef, ...]
+    transfer: Transfer | None = None
+
+
+class PreVote(Struct, frozen=True, array_like=True, tag="pre-vote"):
+    """The answer to a request that is only a question; a hint that binds nobody.
+
+    `view` is the term that the voter is in.
+    """
+
+    epoch: Count
+    term: View
+    granted: bool
+    view: View
+
+
+class Append(Struct, frozen=True, array_like=True, tag="append"):
+    """The leader of `term` to one follower: entries that follow `prev`, certificates, a heartbeat.
+
+    Ongaro 2014, section 3.5. `certificates`: the newest CC and final certificate, as far as they
+    are news; `elections`: certificates of the terms that begin in `entries`, and that of `term`
+    until the follower has entered it. `beat` is not 0 when an answer is wanted, which repeats it.
+    """
+
+    epoch: Count
+    term: View
+    prev_index: Count
+    prev_term: Count
+    prev_hash: Hash
+    entries: tuple[Entry, ...]
+    certificates: Annotated[tuple[Certificate, ...], Meta(max_length=2)] = ()
+    elections: tuple[AnyElection, ...] = ()
+    beat: Count = 0
+
+
+class Appended(Struct, frozen=True, array_like=True, tag="appended"):
+    """A follower's answer for flow control, believed by nobody; an ack is a `Prepare`.
+
+    `index`: up to where my log is the leader's; when `rejected`, my last place (with its term)
+    that could be. `prepared` and `final`: my highest indexes of either kind.
+    """
+
+    epoch: Count
+    term: View
+    index: Count
+    rejected: bool
+    hint_term: Count
+    prepared: Count
+    final: Count
+    beat: Count = 0
 
 
 class Forward(Struct, frozen=True, array_like=True, tag="forward"):
@@ -174,7 +324,7 @@ class Entries(Struct, frozen=True, array_like=True, tag="entries"):
     entries: tuple[Entry, ...]
     links: tuple[Header, ...]
     certificate: Certificate
-    elections: tuple[Election, ...]
+    elections: tuple[AnyElection, ...]
 
 
 class FetchBodies(Struct, frozen=True, array_like=True, tag="fetch-bodies"):
@@ -206,7 +356,7 @@ class FetchElections(Struct, frozen=True, array_like=True, tag="fetch-elections"
 class Elections(Struct, frozen=True, array_like=True, tag="elections"):
     """Election certificates that were asked for."""
 
-    elections: tuple[Election, ...]
+    elections: tuple[AnyElection, ...]
 
 
 PeerMessage = (
@@ -229,6 +379,12 @@ PeerMessage = (
     | FetchElections
     | Elections
     | EpochMessage
+    | VoteRequest
+    | PreVote
+    | Vote
+    | Transfer
+    | Append
+    | Appended
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,6 +9,18 @@ def faults(n: int) -> int:
     return (n - 1) // 3
 
 
+def liars(n: int, trust: str = "Byzantine") -> int:
+    """Members that may lie without breaking a promise: f under Byzantine trust, none under Crash.
+
+    Raises ValueError for another kind of trust.
+    """
+    if trust == "Byzantine":
+        return faults(n)
+    if trust == "Crash":
+        return 0
+    raise ValueError(f"trust is {trust!r}: use Byzantine or Crash")
+
+
 def quorum(n: int, trust: str = "Byzantine") -> int:
     """Votes such that any two quorums share an honest member, and the honest can form one.
 

@@ -69,16 +69,16 @@ class EpochRecord(Struct, frozen=True, array_like=True):
 
     `start_index`, `start_hash` and `start_term` say where the epoch's log begins: 0, the
     cluster id's digest and 0 in genesis; the term is that of the entry in its own epoch.
-    `leader` leads view 1. `previous` is the hash of the record before, `seals` the digest of the
-    SEALs from which this record follows; both are zero in genesis. The members numbered in
-    `barred` were proven to have lied as leaders, and never lead in this epoch.
+    `leader` leads view 1 (Raft: term 1). `previous` is the hash of the record before, `seals` the
+    digest of the SEALs from which this record follows; both are zero in genesis. The members
+    numbered in `barred` were proven to have lied as leaders, and never lead in this epoch.
     """
 
     cluster_id: Annotated[bytes, Meta(min_length=CLUSTER_ID_BYTES, max_length=CLUSTER_ID_BYTES)]
     cluster: Name
     namespace: Name
     epoch: Count
-    protocol: Literal["pbft"]
+    protocol: Protocol
     trust: Trust
     members: tuple[Member, ...]
     clients: tuple[ClientIdentity, ...]
@@ -97,7 +97,7 @@ class EpochRecord(Struct, frozen=True, array_like=True):
         return digest("epoch-record", msgspec.msgpack.encode(self))
 
     def primary(self, view: int) -> int:
-        """The member that leads `view` (views start at 1)."""
+        """The member that leads `view` (views start at 1); in Raft, the owner of the term."""
         assert view >= 1, f"views start at 1, got {view}"
         n = len(self.members)
         if not self.barred:
@@ -176,8 +176,10 @@ def check_genesis(signed: SignedGenesis, verifier: Verifier) -> str | None:
         return "the genesis record's start hash is not that of its cluster id"
     if len({m.name for m in record.members}) != n or len({m.identity for m in record.members}) != n:
         return "two members of the genesis record share a name or a key"
-    if n < 4 or (n - 1) % 3 or record.leader >= n:
-        return f"a genesis record needs 3f+1 members, at least 4; this one has {n}"
+    if problem := members_problem(n, record.trust):
+        return problem
+    if record.leader >= n:
+        return f"the genesis record's leader is member {record.leader} of {n}"
     if not verifier.verify(record.admin, message, signed.admin_sig):
         return "the admin's signature on the genesis record does not verify"
     if len(signed.member_sigs) != n:
@@ -186,6 +188,17 @@ def check_genesis(signed: SignedGenesis, verifier: Verifier) -> str | None:
         if sig and not verifier.verify(member.identity, message, sig):
             return f"the signature of member {member.name} on the genesis does not verify"
     return None
+
+
+def members_problem(n: int, trust: Trust) -> str | None:
+    """Why this many members do not do under this trust; None when they do."""
+    if trust == "Crash":
+        if n % 2:
+            return None
+        return f"under Crash trust a genesis record needs 1, 3, 5, ... members; this one has {n}"
+    if n >= 4 and (n - 1) % 3 == 0:
+        return None
+    return f"a genesis record needs 3f+1 members, at least 4; this one has {n}"
 
 
 def is_complete(signed: SignedGenesis) -> bool:

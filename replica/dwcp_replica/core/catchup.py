@@ -17,7 +17,7 @@ from dwcp.wire.envelope import (
     batch_digest,
     envelope_signing_bytes,
 )
-from dwcp.wire.peer import Certificate, Election, Entries, Entry, Fetch, Status
+from dwcp.wire.peer import AnyElection, Certificate, Entries, Entry, Fetch, Status
 from dwcp_replica.core import checkpoints, election_book, evidence, state_source, transfer
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.state import Core
@@ -127,9 +127,9 @@ def certificate_from(core: Core, index: int) -> Certificate | None:
     return final if final is not None and final.header.index >= index else None
 
 
-def elections_of(core: Core, terms: set[int]) -> tuple[Election, ...]:
+def elections_of(core: Core, terms: set[int]) -> tuple[AnyElection, ...]:
     """The certificates with which these terms of my log began, newest first within a frame."""
-    found: list[Election] = []
+    found: list[AnyElection] = []
     room = election_book.SHOWN_BYTES_MAX
     for election, start in sorted(core.elections.values(), key=lambda kept: -kept[0].view):
         if election.view in terms and core.log.hash_at(start.index) == start.hash:
@@ -169,7 +169,9 @@ def chain_fault(core: Core, message: Entries) -> str | None:
     if not message.entries or len(message.entries) > ENTRIES_MAX or len(message.links) > LINKS_MAX:
         return "size"
     certificate = message.certificate
-    if certificate.kind == "prepare" or not core.membership.certificate_holds(certificate):
+    if not core.membership.decides(certificate.kind) or not core.membership.certificate_holds(
+        certificate
+    ):
         return "certificate"
     first = message.entries[0].header
     if first.index > core.final + 1:

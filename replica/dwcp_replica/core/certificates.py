@@ -34,6 +34,14 @@ class Membership:
         """The votes that make a certificate."""
         return quorum(self.n, self.record.trust)
 
+    def decides(self, kind: VoteKind) -> bool:
+        """True when a certificate of this kind makes its entry final for good: executed, answered.
+
+        Under Byzantine trust the second one does, under Crash trust the first; a stable
+        checkpoint stands for either.
+        """
+        return kind != "prepare" or self.record.trust == "Crash"
+
     def key(self, member: int) -> bytes | None:
         """The identity key of a member number, or None for a stranger."""
         members = self.record.members

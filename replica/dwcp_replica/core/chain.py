@@ -106,6 +106,17 @@ class Log:
         assert slot is not None, f"index {index} is not held (last is {self.last})"
         return Point(index, slot.hash, slot.header.term)
 
+    def nearest(self, index: int, term: int) -> Point:
+        """My highest place at or below `index` whose term is at most `term`; the base if none is.
+
+        Where two logs part, it is at or below this place: one step per term, not per entry
+        (Ongaro 2014, section 3.5).
+        """
+        at = min(index, self.last)
+        while at > self.base.index and self.point(at).term > term:
+            at -= 1
+        return self.point(max(at, self.base.index))
+
     def append(self, slot: Slot) -> None:
         """Add the next entry."""
         header = slot.header

@@ -122,6 +122,8 @@ def durable(core: Core) -> list[Record]:
         found.append(CertificateRecord(core.cc))
     if core.cc_branch:
         found.append(BranchRecord(tuple(slot.entry for slot in core.cc_branch)))
+    if core.raft.term_record is not None:
+        found.append(core.raft.term_record)
     if core.my_change is not None:
         found.append(ViewChangeRecord(core.my_change))
     found += [EvidenceRecord(core.evidence[member].evidence) for member in sorted(core.evidence)]

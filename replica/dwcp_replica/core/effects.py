@@ -13,13 +13,14 @@ from msgspec import Struct
 
 from dwcp.wire.envelope import Envelope
 from dwcp.wire.peer import (
+    AnyElection,
     Certificate,
-    Election,
     Entry,
     Evidence,
     PeerMessage,
     View,
     ViewChange,
+    Vote,
 )
 from dwcp.wire.signing import Count, Hash
 
@@ -37,6 +38,15 @@ class ViewChangeReason(StrEnum):
     RESTARTED = "restarted"
     HANDOVER = "handover"
     READMIT = "readmit"
+    QUORUM_LOST = "quorum-lost"
+
+
+class PanicReason(StrEnum):
+    """Why a replica wants the epoch to end in PBFT (epochs.md, PANIC); a metric label."""
+
+    EQUIVOCATION = "equivocation"
+    ELECTIONS_FAILED = "elections-failed"
+    STARVED = "starved"
 
 
 # --- durable records: what a replica must find again after a crash -------------------------
@@ -69,7 +79,7 @@ class ViewChangeRecord(Struct, frozen=True, array_like=True, tag="view-change"):
 class ElectionRecord(Struct, frozen=True, array_like=True, tag="election"):
     """An election certificate that I verified, with the start that it fixes."""
 
-    election: Election
+    election: AnyElection
     start_index: Count
     start_hash: Hash
     start_term: Count
@@ -84,6 +94,13 @@ class EnteredRecord(Struct, frozen=True, array_like=True, tag="entered"):
     view: View
     election: Hash
     first: Entry | None = None
+
+
+class TermRecord(Struct, frozen=True, array_like=True, tag="term"):
+    """Raft: my current term, below which I sign nothing, and my vote in it if I gave one."""
+
+    term: View
+    vote: Vote | None
 
 
 class EvidenceRecord(Struct, frozen=True, array_like=True, tag="evidence"):
@@ -115,6 +132,7 @@ Record = (
     | ViewChangeRecord
     | ElectionRecord
     | EnteredRecord
+    | TermRecord
     | EvidenceRecord
 )
 
@@ -135,6 +153,21 @@ class ViewEntered:
 
     view: int
     primary: int
+
+
+@dataclass(frozen=True, slots=True)
+class SteppedDown:
+    """This replica leads `term` no longer: a quorum does not answer."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Panicked:
+    """This replica wants the epoch to end in PBFT: Raft in `term` can not be trusted to go on."""
+
+    term: int
+    reason: PanicReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +239,8 @@ class Halted:
 Event = (
     ViewChangeStarted
     | ViewEntered
+    | SteppedDown
+    | Panicked
     | CheckpointStable
     | EvidenceFound
     | MessageRefused
@@ -228,6 +263,14 @@ class Outbound:
     message: PeerMessage
 
 
+@dataclass(frozen=True, slots=True)
+class ReadAnswer:
+    """What became of a ReadIndex: read once `index` is applied; None: order the read in the log."""
+
+    token: bytes
+    index: int | None
+
+
 @dataclass(slots=True)
 class Ready:
     """What the shell must do, in field order: persist (and wait), then the rest.
@@ -244,6 +287,7 @@ class Ready:
     transfer: tuple[int, bytes] | None = None
     transferred: bool = False
     events: list[Event] = field(default_factory=list)
+    reads: list[ReadAnswer] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -253,6 +297,7 @@ class Ready:
             or self.transfer
             or self.transferred
             or self.events
+            or self.reads
         )
 
 
@@ -322,4 +367,32 @@ class HandOver:
     """This replica is about to stop: give up the primary role."""
 
 
-Input = Tick | Received | Submit | Applied | Saved | TransferBegun | Restored | HandOver
+@dataclass(frozen=True, slots=True)
+class ReadIndex:
+    """A read that need not stand in the log (Raft under Crash trust; Ongaro 2014, section 6.4).
+
+    `token` names it in the ReadAnswer, which comes once this replica has proved that it leads.
+    """
+
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Learners:
+    """Who receives entries without being counted: numbers above the members'."""
+
+    numbers: frozenset[int]
+
+
+Input = (
+    Tick
+    | Received
+    | Submit
+    | Applied
+    | Saved
+    | TransferBegun
+    | Restored
+    | HandOver
+    | ReadIndex
+    | Learners
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dwcp.wire.peer import Election, Elections, FetchElections
+from dwcp.wire.peer import AnyElection, Elections, FetchElections, VoteCertificate
 from dwcp_replica.core.chain import Point
 from dwcp_replica.core.effects import ElectionRecord
 from dwcp_replica.core.elections import InvalidError, MissingElectionsError, start_of
@@ -16,8 +16,10 @@ HEADER_BYTES = 192
 """What a header takes in a frame, and a little more."""
 
 
-def size_bytes(election: Election) -> int:
+def size_bytes(election: AnyElection) -> int:
     """About what a certificate takes in a frame."""
+    if isinstance(election, VoteCertificate):
+        return (len(election.votes) + 1) * HEADER_BYTES
     headers = sum(len(c.log) + len(c.branch) + 16 for c in election.changes)
     return headers * HEADER_BYTES
 
@@ -36,7 +38,7 @@ def on_fetch_elections(core: Core, sender: int, message: FetchElections) -> None
     """Show the certificates that I hold, as many as fit a frame."""
     named = set(message.digests[:SHOWN_MAX])
     starts = {(s.term, s.hash) for s in message.starts[:SHOWN_MAX]}
-    found: list[Election] = []
+    found: list[AnyElection] = []
     room = SHOWN_BYTES_MAX
     for digest, (election, start) in core.elections.items():
         if digest in named or (election.view, start.hash) in starts:
@@ -72,7 +74,7 @@ def on_elections(core: Core, sender: int, message: Elections) -> bool:
     return took
 
 
-def verified(core: Core, sender: int, election: Election) -> Point | None:
+def verified(core: Core, sender: int, election: AnyElection) -> Point | None:
     """Where a certificate starts its view, after checking it; None when it does not hold (yet)."""
     try:
         return start_of(core.membership, election, core.elections).tip
@@ -83,7 +85,7 @@ def verified(core: Core, sender: int, election: Election) -> Point | None:
     return None
 
 
-def keep(core: Core, sender: int, election: Election) -> bool:
+def keep(core: Core, sender: int, election: AnyElection) -> bool:
     """Keep a certificate after checking it; True when it holds."""
     if election.digest() in core.elections:
         return True
@@ -93,7 +95,7 @@ def keep(core: Core, sender: int, election: Election) -> bool:
     return tip is not None
 
 
-def remember(core: Core, election: Election, tip: Point) -> None:
+def remember(core: Core, election: AnyElection, tip: Point) -> None:
     """Keep a certificate that was checked, in memory and within bounds.
 
     A liar can make as many as it likes, each with another statement of its own in it: only
@@ -111,7 +113,8 @@ def save(core: Core, digest: bytes) -> None:
         return
     core.elections_saved.add(digest)
     election, start = core.elections[digest]
-    for change in election.changes:
+    changes = () if isinstance(election, VoteCertificate) else election.changes
+    for change in changes:
         for ref in change.elections:
             save(core, ref.digest)
     core.persist(ElectionRecord(election, start.index, start.hash, start.term))

@@ -1,9 +1,10 @@
 """Election certificates: who may lead a term, and from which entry (epochs.md, EC).
 
-A term after the first carries a quorum of VIEW-CHANGEs; `recover` computes its start from
-them. A chain that shows entries of a term is valid only where its first entry of that term
-extends the start of one such certificate. Certificates go by digest inside VIEW-CHANGEs, so
-that they do not nest, and are fetched on request.
+A PBFT view after the first carries a quorum of VIEW-CHANGEs; `recover` computes its start from
+them. A Raft term after the first carries a quorum of identical votes, which bind its start. A chain
+that shows entries of a term is valid only where its first entry of that term extends the start of
+one such certificate. Certificates go by digest inside VIEW-CHANGEs, so that they do not nest, and
+are fetched on request.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from dwcp.wire.peer import (
+    AnyElection,
     Certificate,
-    Election,
     ElectionRef,
     Header,
     TermStart,
     ViewChange,
+    VoteCertificate,
+    VoteRequest,
 )
 from dwcp.wire.signing import Scope
 from dwcp_replica.core.certificates import Membership
@@ -28,7 +31,7 @@ from dwcp_replica.core.state import IN_FLIGHT_MAX, window
 HEADERS_MAX = 8192
 """Headers that one VIEW-CHANGE may show: a quorum of them fits a frame."""
 
-Starts = Mapping[bytes, tuple[Election, Point]]
+Starts = Mapping[bytes, tuple[AnyElection, Point]]
 """Verified election certificates by digest, each with the start it fixes."""
 
 
@@ -88,21 +91,34 @@ def shown_statement(
     if len(headers) > HEADERS_MAX or len(shown.elections) > 2 * len(terms):
         raise InvalidError("size")
     base = _base(membership, shown.checkpoint)
-    known = _Known(starts, shown)
+    known = _Known(starts, shown.elections)
     log = _branch(membership, base, shown.log, below_view, known)
     certified = _certified(membership, shown, below_view, base, log, known)
     return Statement(log, certified, base if shown.checkpoint is not None else None)
 
 
+def candidate_log(membership: Membership, request: VoteRequest, starts: Starts) -> Branch:
+    """The log that a candidate shows, after checking every signature and link in it.
+
+    Raises InvalidError, or MissingElectionsError when certificates that it needs are not held.
+    """
+    terms = {header.term for header in request.log}
+    if len(request.log) > HEADERS_MAX or len(request.elections) > 2 * len(terms):
+        raise InvalidError("size")
+    base = _base(membership, request.checkpoint)
+    known = _Known(starts, request.elections)
+    return _branch(membership, base, request.log, request.term, known)
+
+
 class _Known:
     """The starts of terms that are held, and how to ask for one that is not."""
 
-    def __init__(self, starts: Starts, shown: Shown) -> None:
+    def __init__(self, starts: Starts, named: tuple[ElectionRef, ...]) -> None:
         self._starts: dict[int, set[tuple[int, bytes]]] = {}
         for election, start in starts.values():
             self._starts.setdefault(election.view, set()).add((start.index, start.hash))
         self._held = starts
-        self._named = shown.elections
+        self._named = named
 
     def check(self, term: int, at: Point) -> None:
         """Raise MissingElectionsError unless `term` is known to begin above `at`."""
@@ -114,11 +130,15 @@ class _Known:
         raise MissingElectionsError(unknown, (TermStart(term, at.hash),))
 
 
-def start_of(membership: Membership, election: Election, starts: Starts) -> Branch:
-    """The chain that an election certificate obliges its view to start from.
+def start_of(membership: Membership, election: AnyElection, starts: Starts) -> Branch:
+    """The chain that an election certificate obliges its view or term to start from.
 
     Raises InvalidError, MissingElectionsError, or UnsafeStartError (more than f members lied).
     """
+    if isinstance(election, VoteCertificate):
+        return Branch(_voted_start(membership, election), (), ())
+    if membership.record.protocol != "pbft":
+        raise InvalidError("protocol")
     members = [change.member for change in election.changes]
     if election.epoch != membership.record.epoch:
         raise InvalidError("epoch")
@@ -127,6 +147,23 @@ def start_of(membership: Membership, election: Election, starts: Starts) -> Bran
     if any(change.view != election.view for change in election.changes):
         raise InvalidError("view")
     return recover([statement(membership, change, starts) for change in election.changes])
+
+
+def _voted_start(membership: Membership, election: VoteCertificate) -> Point:
+    record = membership.record
+    members = [vote.member for vote in election.votes]
+    if election.epoch != record.epoch:
+        raise InvalidError("epoch")
+    if record.protocol != "raft":
+        raise InvalidError("protocol")
+    if len(members) != membership.quorum or members != sorted(set(members)):
+        raise InvalidError("quorum")
+    if election.last_term >= election.view or election.last_index < record.start_index:
+        raise InvalidError("start")
+    message = election.signing_bytes(membership.scope)
+    if not all(membership.signed(vote.member, message, vote.sig) for vote in election.votes):
+        raise InvalidError("signature")
+    return Point(election.last_index, election.last_hash, election.last_term)
 
 
 def _base(membership: Membership, checkpoint: Certificate | None) -> Point:

@@ -35,6 +35,8 @@ from dwcp_replica.core.effects import (
     EvidenceFound,
     HandOver,
     Input,
+    Learners,
+    ReadIndex,
     Ready,
     Received,
     Record,
@@ -45,11 +47,14 @@ from dwcp_replica.core.effects import (
     TransferBegun,
 )
 from dwcp_replica.core.pbft import driver as pbft
+from dwcp_replica.core.raft import driver as raft
+from dwcp_replica.core.raft.leading import set_learners
+from dwcp_replica.core.raft.state import Draw
 from dwcp_replica.core.restore import OwnState
 from dwcp_replica.core.state import Core
 from dwcp_replica.core.state_tree import StateTree
 
-DRIVERS: Final[dict[str, Callable[[], Driver]]] = {"pbft": pbft.driver}
+DRIVERS: Final[dict[str, Callable[[], Driver]]] = {"pbft": pbft.driver, "raft": raft.driver}
 """By the protocol that an epoch record names."""
 
 
@@ -90,6 +95,7 @@ class Replica:
     must not sign (a damaged log tail): it then learns and executes, and counts as one of f.
     `own` is the state that a start has found, and `state` gives access to it; without them
     everything is executed again from the start, and no state is shown or fetched.
+    `draw(bound)` gives random numbers below a bound; only Raft's election time-outs use it.
     """
 
     def __init__(
@@ -103,8 +109,9 @@ class Replica:
         mute: str | None = None,
         state: StateTree | None = None,
         own: OwnState | None = None,
+        draw: Draw | None = None,
     ) -> None:
-        self._core = Core(genesis, me, signer, verifier, mute, state=state)
+        self._core = Core(genesis, me, signer, verifier, mute, state=state, draw=draw)
         self._started = False
         self._driver = DRIVERS[genesis.protocol]()
         restore.replay(self._core, records, self._driver.resume, own)
@@ -198,12 +205,17 @@ class Replica:
                 transfer.on_begun(core, index)
             case Restored(index):
                 transfer.on_restored(core, index)
+            case ReadIndex(token):
+                self._driver.read(core, token)
+            case Learners(numbers):
+                set_learners(core, numbers)
             case HandOver():
                 self._driver.hand_over(core)
 
     def _receive(self, sender: int, message: PeerMessage) -> None:
         core = self._core
-        if sender == core.me or not 0 <= sender < core.n:
+        known = 0 <= sender < core.n or sender in core.raft.learners
+        if sender == core.me or not known:
             core.refuse(sender, message, "stranger")
             return
         core.heard_ms[sender] = core.now_ms

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from dwcp.wire.peer import Certificate, Entry, NewView
+from dwcp.wire.peer import Certificate, Election, Entry, NewView
 from dwcp_replica.core import checkpoints, evidence, transfer
 from dwcp_replica.core.chain import Point, Slot
 from dwcp_replica.core.effects import (
@@ -24,6 +24,7 @@ from dwcp_replica.core.effects import (
     EvidenceRecord,
     Ready,
     Record,
+    TermRecord,
     ViewChangeRecord,
 )
 from dwcp_replica.core.state import Core
@@ -67,6 +68,8 @@ def replay(
                 replay_certificate(core, certificate, finals)
             case BranchRecord(entries):
                 core.cc_branch = tuple(Slot.of(entry) for entry in entries)
+            case TermRecord():
+                core.raft.term_record = record
             case ViewChangeRecord(change):
                 core.my_change = change
             case ElectionRecord(election, index, hash_, term):
@@ -77,7 +80,10 @@ def replay(
                 entered = view
                 core.entered_election, start = core.elections[digest]
                 core.view_start = start.index + 1
-                core.new_view = None if first is None else NewView(core.entered_election, first)
+                if first is not None and isinstance(core.entered_election, Election):
+                    core.new_view = NewView(core.entered_election, first)
+                else:
+                    core.new_view = None
             case EvidenceRecord(proof):
                 liar = evidence.proven_liar(core.membership, proof)
                 assert liar is not None, "a kept proof holds"
@@ -121,8 +127,8 @@ def replay_certificate(core: Core, certificate: Certificate, finals: list[Certif
         if core.cc != certificate:  # else written again where the log began anew
             core.cc = certificate
             core.cc_branch = ()
-        return
-    finals.append(certificate)
+    if core.membership.decides(certificate.kind):
+        finals.append(certificate)
     if certificate.kind == "checkpoint":
         if header.index > core.low or core.stable is None:
             core.stable = certificate

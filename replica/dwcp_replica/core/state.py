@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES
 from dwcp.wire.peer import (
+    AnyElection,
     Certificate,
     CheckpointVote,
     Commit,
@@ -37,7 +38,8 @@ from dwcp_replica.core.effects import (
     Record,
 )
 from dwcp_replica.core.pending import RequestPool
-from dwcp_replica.core.quorum import faults
+from dwcp_replica.core.quorum import liars
+from dwcp_replica.core.raft.state import Draw, RaftState
 
 if TYPE_CHECKING:
     from dwcp_replica.core.state_tree import StateTree
@@ -69,6 +71,7 @@ class Core:
     def __init__(
         self, genesis: EpochRecord, me: int, signer: Signer, verifier: Verifier, mute: str | None,
         record: EpochRecord | None = None, state: StateTree | None = None,
+        draw: Draw | None = None,
     ) -> None:  # fmt: skip
         record = record or genesis
         self._state = state
@@ -79,13 +82,14 @@ class Core:
         self.mute = mute
         self.membership = Membership(record, scope_of(genesis, record), verifier)
         self.n = len(record.members)
-        self.f = faults(self.n)
+        self.f = liars(self.n, record.trust)
         self.q = self.membership.quorum
         self.client_keys = frozenset(client.key for client in record.clients)
         self.out = Ready()
         self.halted: str | None = None
         self.sealed = False
         self.switches: list[int] = []
+        self.raft = RaftState(draw)
         self.pool = RequestPool()
         self.evidence: dict[int, EvidenceFound] = {}
         self._begin_log(record)
@@ -130,9 +134,9 @@ class Core:
         self.active = True
         self.my_change: ViewChange | None = None
         self.new_view: NewView | None = None
-        self.entered_election: Election | None = None
+        self.entered_election: AnyElection | None = None
         self.changes: dict[int, ViewChange] = {}
-        self.elections: dict[bytes, tuple[Election, Point]] = {}
+        self.elections: dict[bytes, tuple[AnyElection, Point]] = {}
         self.elections_saved: set[bytes] = set()
         self.elections_wanted: dict[int, frozenset[bytes]] = {}
         self.leave_view = False
@@ -325,6 +329,7 @@ class Core:
     def vote_prepare(self, header: Header) -> Prepare:
         """Sign and count my prepare for an entry of my log."""
         assert self.active, "no prepare outside an active view"
+        assert not self.sealed, "nothing is signed in a sealed epoch"
         assert header.term == self.view, "a prepare is for the present view"
         assert self.log.hash_at(header.index) == header.hash(), "I prepare only what I hold"
         sig = self.sign(vote_signing_bytes(self.membership.scope, "prepare", header))
@@ -334,6 +339,7 @@ class Core:
     def vote_commit(self, header: Header) -> Commit:
         """Sign and count my commit (CERT-ACK): its CC is held, and durable before it leaves."""
         assert self.active, "no commit outside an active view"
+        assert not self.sealed, "nothing is signed in a sealed epoch"
         assert header.term == self.view, "a commit is for the present view"
         assert self.cc is not None, "a commit needs a CC"
         assert self.cc.header.term == self.view, "a commit needs a CC of its own view"
@@ -374,7 +380,9 @@ class Core:
         assert index <= certificate.header.index, "a certificate covers only what is below it"
         if self.log.hash_at(certificate.header.index) == certificate.header.hash():
             index = certificate.header.index
-            self.final_certificate = self.unsaved_final = certificate
+            self.final_certificate = certificate
+            # a CC that decides (Crash trust) was written down when it became the highest
+            self.unsaved_final = certificate if certificate.kind != "prepare" else None
         before, self.final = self.final, index
         self.prepared = max(self.prepared, index)
         self.progress_ms = self.now_ms

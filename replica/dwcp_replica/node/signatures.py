@@ -21,10 +21,11 @@ import msgspec
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.envelope import Envelope, decode_batch, envelope_signing_bytes
 from dwcp.wire.peer import (
+    AnyElection,
+    Append,
     Certificate,
     CheckpointVote,
     Commit,
-    Election,
     Elections,
     Entries,
     Entry,
@@ -35,7 +36,10 @@ from dwcp.wire.peer import (
     Prepare,
     PrePrepare,
     ViewChange,
+    Vote,
+    VoteCertificate,
     VoteKind,
+    VoteRequest,
     vote_signing_bytes,
 )
 from dwcp.wire.query import Query, query_signing_bytes
@@ -96,8 +100,10 @@ class Questions:
                 yield from self._election(election)
                 yield from self._entry(first)
             case Elections(elections):
-                for election in elections:
-                    yield from self._election(election)
+                for one in elections:
+                    yield from self._election(one)
+            case _:
+                yield from self._raft(message)
 
     def _entry(self, entry: Entry) -> Iterator[Check]:
         yield from self._headers((entry.header,))
@@ -141,9 +147,32 @@ class Questions:
         yield from self._headers(change.log)
         yield from self._headers(change.branch)
 
-    def _election(self, election: Election) -> Iterator[Check]:
+    def _election(self, election: AnyElection) -> Iterator[Check]:
+        if isinstance(election, VoteCertificate):
+            signed = election.signing_bytes(self.scope)
+            for vote in election.votes:
+                if vote.member < len(self._keys):
+                    yield (self._keys[vote.member], signed, vote.sig)
+            return
         for change in election.changes:
             yield from self._view_change(change)
+
+    def _raft(self, message: PeerMessage) -> Iterator[Check]:
+        """The same for the messages of the Raft driver."""
+        match message:
+            case Append():
+                for election in message.elections:
+                    yield from self._election(election)
+                for entry in message.entries:
+                    yield from self._entry(entry)
+                for certificate in message.certificates:
+                    yield from self._certificate(certificate)
+            case VoteRequest():
+                yield from self._certificate(message.checkpoint)
+                yield from self._headers(message.log)
+            case Vote() if message.member < len(self._keys):
+                signed = message.signing_bytes(self.scope)
+                yield (self._keys[message.member], signed, message.sig)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterator
+from random import Random
 
 import msgspec
 
 from dwcp.wire.envelope import Envelope, EnvelopeBody, decode_batch, envelope_signing_bytes
 from dwcp.wire.operations import PutRequest
 from dwcp.wire.peer import (
+    Append,
+    Appended,
     CheckpointVote,
     Commit,
     Entries,
@@ -27,20 +30,35 @@ from dwcp.wire.peer import (
     PeerMessage,
     Prepare,
     PrePrepare,
+    PreVote,
     Status,
+    Transfer,
     ViewChange,
+    Vote,
+    VoteRequest,
 )
-from dwcp.wire.records import ClientIdentity, EpochRecord, Member, Parameters, start_hash
+from dwcp.wire.records import (
+    ClientIdentity,
+    EpochRecord,
+    Member,
+    Parameters,
+    Protocol,
+    Trust,
+    start_hash,
+)
 from dwcp.wire.signing import digest
 from dwcp_replica.core.effects import (
     EVERYONE,
     Applied,
     HandOver,
     Input,
+    ReadAnswer,
+    ReadIndex,
     Ready,
     Received,
     Record,
     Submit,
+    TermRecord,
     Tick,
 )
 from dwcp_replica.core.replica import Replica
@@ -52,7 +70,14 @@ WALL_MS = 1_700_000_000_000
 class Conversation:
     """n engines, the messages between them, and what each has executed."""
 
-    def __init__(self, n: int = 4, interval: int = 100, timeout_ms: int = 400) -> None:
+    def __init__(
+        self,
+        n: int = 4,
+        interval: int = 100,
+        timeout_ms: int = 400,
+        protocol: Protocol = "pbft",
+        trust: Trust = "Byzantine",
+    ) -> None:
         self.n = n
         self.now_ms = 1000
         self.verifier = HashVerifier()
@@ -60,7 +85,11 @@ class Conversation:
         self.client = HashSigner(digest("client"))
         for signer in (*self.signers, self.client):
             self.verifier.know(signer)
-        self.genesis = genesis(self.signers, self.client.public_key, interval, timeout_ms)
+        self.genesis = msgspec.structs.replace(
+            genesis(self.signers, self.client.public_key, interval, timeout_ms),
+            protocol=protocol,
+            trust=trust,
+        )
         self.records: list[list[Record]] = [[] for _ in range(n)]
         self.executed: list[list[tuple[int, bytes]]] = [[] for _ in range(n)]
         self.due: list[deque[Entry]] = [deque() for _ in range(n)]
@@ -73,6 +102,8 @@ class Conversation:
         """From the stamp of what was executed, the agreed time that asks for an entry."""
         self.said: list[str] = []
         self.sequence = 0
+        self.dice = [Random(f"talk {i}") for i in range(n)]
+        self.reads: list[list[ReadAnswer]] = [[] for _ in range(n)]
         self.replicas = [self._engine(i) for i in range(n)]
         for i in range(n):
             self._act(i, Tick(self.now_ms, WALL_MS + self.now_ms))
@@ -85,6 +116,7 @@ class Conversation:
             signer=self.signers[me],
             verifier=self.verifier,
             records=self.records[me],
+            draw=self.dice[me].randrange,
         )
 
     # --- what a test does ------------------------------------------------------------------------
@@ -158,6 +190,10 @@ class Conversation:
         for other in range(self.n):
             self.cut |= {(member, other), (other, member)}
 
+    def read(self, member: int, token: str) -> None:
+        """Ask a member for a read that does not go through the log."""
+        self._act(member, ReadIndex(token.encode()))
+
     def values(self, member: int) -> list[bytes]:
         """The values that a member has executed, in order."""
         return [value for _, value in self.executed[member]]
@@ -179,6 +215,7 @@ class Conversation:
         ready = self.replicas[me].step(event)
         self._say(me, ready)
         self.records[me] += ready.persist
+        self.reads[me] += ready.reads
         for out in ready.send:
             targets = range(self.n) if out.to == EVERYONE else (out.to,)
             self.inbox += [(me, target, out.message) for target in targets if target != me]
@@ -215,11 +252,14 @@ class Conversation:
         for record in ready.persist:
             self.said.append(f"{me}: persist {describe_record(record)}")
         for out in ready.send:
-            if not isinstance(out.message, Status):
+            if not is_heartbeat(out.message):
                 to = "all" if out.to == EVERYONE else str(out.to)
                 self.said.append(f"{me}: -> {to} {describe(out.message)}")
         for entry in ready.apply:
             self.said.append(f"{me}: execute {describe_header(entry.header)}")
+        for read in ready.reads:
+            where = "the log" if read.index is None else f"i{read.index}"
+            self.said.append(f"{me}: read at {where}")
         self.said += [f"{me}: {describe_event(event)}" for event in ready.events]
 
 
@@ -247,6 +287,13 @@ def genesis(
     )
 
 
+def is_heartbeat(message: PeerMessage) -> bool:
+    """What is said all the time and only bores a reader."""
+    if isinstance(message, Append | Appended):
+        return message.beat > 0
+    return isinstance(message, Status)
+
+
 def describe_header(header: Header) -> str:
     return f"v{header.term} i{header.index} {header.hash().hex()[:4]}"
 
@@ -272,7 +319,33 @@ def describe(message: PeerMessage) -> str:
             return f"{name} {len(entries)} to {certificate.kind} {certificate.header.index}"
         case Equivocation(first, second):
             return f"{name} {describe_header(first)} / {describe_header(second)}"
+    return describe_raft(message)
+
+
+def describe_raft(message: PeerMessage) -> str:
+    name = type(message).__name__
+    match message:
+        case Append():
+            return describe_append(message)
+        case Appended(_, term, index, rejected):
+            return f"{name} v{term} i{index}{' rejected' if rejected else ''}"
+        case VoteRequest(_, term, pre, _, log):
+            return f"{name} v{term}{' pre' if pre else ''} log {len(log)}"
+        case PreVote(_, term, granted):
+            return f"{name} v{term} {'yes' if granted else 'no'}"
+        case Vote(_, term, last_term, last_index, last_hash):
+            return f"{name} v{term} for v{last_term} i{last_index} {last_hash.hex()[:4]}"
+        case Transfer(_, term, to):
+            return f"{name} v{term} to {to}"
     return name
+
+
+def describe_append(message: Append) -> str:
+    told = [f"{c.kind} {describe_header(c.header)}" for c in message.certificates]
+    told += [f"election v{election.view}" for election in message.elections]
+    entries = [describe_header(entry.header) for entry in message.entries]
+    said = [f"Append v{message.term}", *entries]
+    return " ".join(said) + (f" with {', '.join(told)}" if told else "")
 
 
 def describe_record(record: Record) -> str:
@@ -283,6 +356,8 @@ def describe_record(record: Record) -> str:
     certificate = getattr(record, "certificate", None)
     if certificate is not None:
         return f"{name} {certificate.kind} {describe_header(certificate.header)}"
+    if isinstance(record, TermRecord):
+        return f"{name} v{record.term} {'with my vote' if record.vote else 'without a vote'}"
     view = getattr(getattr(record, "change", record), "view", None)
     return f"{name} v{view}" if view is not None else name
 
@@ -316,7 +391,9 @@ def run(talk: Conversation, command: str) -> Conversation:
     options = dict(_options(words))
     plain = [word for word in words if "=" not in word]
     if name == "cluster":
-        return Conversation(**{key: int(value) for key, value in options.items()})
+        return Conversation(
+            **{key: int(v) if v.isdecimal() else v for key, v in options.items()}  # type: ignore[arg-type]
+        )
     if name == "submit":
         for key, value in options.items():
             talk.submit(int(plain[0]), key, value)
@@ -329,6 +406,7 @@ def run(talk: Conversation, command: str) -> Conversation:
         "crash": talk.crash,
         "restart": talk.restart,
         "hand-over": talk.hand_over,
+        "read": lambda member: talk.read(member, "read"),
         "status": talk.say_status,
     }
     actions[name](*map(int, plain))

@@ -15,8 +15,9 @@ from dwcp.wire.peer import (
     Status,
     ViewChange,
 )
+from dwcp_replica.core import peers
 from dwcp_replica.core.driver import Driver
-from dwcp_replica.core.effects import ViewChangeReason
+from dwcp_replica.core.effects import ReadAnswer, ViewChangeReason
 from dwcp_replica.core.pbft import adoption, normal, restart, timers, view_change
 from dwcp_replica.core.state import Core
 
@@ -30,7 +31,7 @@ def driver() -> Driver:
             Commit: normal.on_commit,
             ViewChange: view_change.on_view_change,
             NewView: view_change.on_new_view,
-            Forward: timers.on_forward,
+            Forward: peers.on_forward,
             Status: timers.on_status,
             FetchBodies: adoption.on_fetch_bodies,
             Bodies: view_change.on_bodies,
@@ -41,6 +42,7 @@ def driver() -> Driver:
         on_tick=timers.on_tick,
         deadline_ms=timers.deadline_ms,
         submitted=submitted,
+        read=read,
         hand_over=hand_over,
         follow_up=follow_up,
     )
@@ -50,6 +52,11 @@ def submitted(core: Core, envelope: Envelope) -> None:
     """A backup passes a client's envelope to its primary."""
     if core.active and core.primary != core.me:
         core.send(core.primary, Forward((envelope,)))
+
+
+def read(core: Core, token: bytes) -> None:
+    """In PBFT a read goes through the log."""
+    core.out.reads.append(ReadAnswer(token, None))
 
 
 def hand_over(core: Core) -> None:

@@ -125,6 +125,10 @@ def commit_upto(core: Core, index: int) -> None:
     """Vote commit for every entry of this view that the new CC covers."""
     first = max(core.prepared + 1, core.view_start)
     core.prepared = index
+    if core.cc is not None and core.membership.decides("prepare"):
+        core.set_final(core.cc)  # Crash trust: no second round
+        core.prepares.forget_upto(index)
+        return
     if core.mute is not None:
         return
     for slot in core.log.slots(first - 1, index):

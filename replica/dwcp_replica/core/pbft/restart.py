@@ -6,7 +6,7 @@ for; but it never goes on leading a view in which it had proposed (epochs.md, Re
 
 from __future__ import annotations
 
-from dwcp.wire.peer import NewView
+from dwcp.wire.peer import Election, NewView
 from dwcp_replica.core.effects import ViewChangeReason
 from dwcp_replica.core.pbft import view_change
 from dwcp_replica.core.state import Core
@@ -19,7 +19,7 @@ def resume(core: Core, entered: int) -> None:
         core.view = core.my_change.view
         core.active = False
         core.changes[core.me] = core.my_change
-    elif entered > 1 and core.entered_election is not None:
+    elif entered > 1 and isinstance(core.entered_election, Election):
         first = core.log.slot(core.view_start)
         if first is not None and first.header.term == entered:
             core.new_view = NewView(core.entered_election, first.entry)

@@ -7,13 +7,12 @@ quorum asks for it or more, and the last VIEW-CHANGE is resent for ever.
 
 from __future__ import annotations
 
-from dwcp.wire.peer import Forward, Header, PrePrepare, Status
-from dwcp_replica.core import catchup, due, election_book
+from dwcp.wire.peer import Header, PrePrepare, Status
+from dwcp_replica.core import catchup, due, election_book, peers
 from dwcp_replica.core.effects import ViewChangeReason
 from dwcp_replica.core.pbft import view_change
 from dwcp_replica.core.state import Core
 
-HEARTBEATS_PER_TIMEOUT = 4
 READMIT_TIMEOUTS = 4
 """How many timeouts a primary waits before it lets a lone doubter in; doubled each time."""
 READMIT_DOUBLINGS_MAX = 10
@@ -22,15 +21,10 @@ NEW_VIEW_COST_BYTES = 512 * 1024
 FORGIVEN_AFTER_MS = 24 * 3600 * 1000
 
 
-def heartbeat_every_ms(core: Core) -> int:
-    """How often a replica says where it stands."""
-    return max(20, core.record.parameters.request_timeout_ms // HEARTBEATS_PER_TIMEOUT)
-
-
 def on_tick(core: Core) -> None:
     """Act on what has become due."""
     if core.now_ms >= core.heartbeat_ms:
-        core.heartbeat_ms = core.now_ms + heartbeat_every_ms(core)
+        core.heartbeat_ms = core.now_ms + peers.heartbeat_every_ms(core)
         heartbeat(core)
     if core.mute is not None:
         return
@@ -82,7 +76,7 @@ def deadline_ms(core: Core) -> int:
 def heartbeat(core: Core) -> None:
     """Say where I stand; resend what may have been lost while nothing moves."""
     core.save_final()
-    core.broadcast(status(core))
+    core.broadcast(peers.status(core))
     catchup.pursue(core)
     if core.mute is not None:
         return
@@ -100,8 +94,8 @@ def heartbeat(core: Core) -> None:
     if core.my_checkpoint is not None and core.my_checkpoint.header.index > core.low:
         core.broadcast(core.my_checkpoint)
     oldest = core.pool.oldest_ms()
-    if oldest is not None and core.now_ms - oldest > heartbeat_every_ms(core):
-        view_change.forward_waiting(core)
+    if oldest is not None and core.now_ms - oldest > peers.heartbeat_every_ms(core):
+        peers.forward_waiting(core)
 
 
 def readmit(core: Core) -> None:
@@ -149,20 +143,6 @@ def cc_covers(core: Core, header: Header) -> bool:
     return cc is not None and cc.header.term == core.view and cc.header.index >= header.index
 
 
-def status(core: Core) -> Status:
-    """Where I stand."""
-    return Status(
-        epoch=core.record.epoch,
-        view=core.view,
-        active=core.active,
-        last=core.log.last,
-        prepared=core.prepared,
-        final=core.final,
-        stable=core.low,
-        mute=core.mute is not None,
-    )
-
-
 def on_status(core: Core, sender: int, message: Status) -> None:
     """Note where another replica stands, and send it the new view that it has missed."""
     core.peers[sender] = message
@@ -175,14 +155,3 @@ def on_status(core: Core, sender: int, message: Status) -> None:
         if core.afford(sender, size + NEW_VIEW_COST_BYTES):
             core.send(sender, new_view)
     catchup.pursue(core)
-
-
-def on_forward(core: Core, sender: int, message: Forward) -> None:
-    """Take requests that a backup passed on, each checked as if its client had sent it."""
-    if core.transfer is not None or core.stateless:
-        return  # it could have been executed already
-    for envelope in message.envelopes[: view_change.FORWARD_MAX]:
-        if not catchup.envelope_holds(core, envelope):
-            core.refuse(sender, message, "client-signature")
-            return
-        core.pool.add(envelope, core.now_ms)

@@ -16,19 +16,18 @@ from enum import Enum
 
 import msgspec
 
-from dwcp.wire.envelope import Batch, Envelope
+from dwcp.wire.envelope import Batch
 from dwcp.wire.peer import (
     Bodies,
     Certificate,
     Election,
     Elections,
     Entry,
-    Forward,
     Header,
     NewView,
     ViewChange,
 )
-from dwcp_replica.core import election_book, evidence, proposals
+from dwcp_replica.core import election_book, evidence, peers, proposals
 from dwcp_replica.core.chain import Branch, Point, Slot
 from dwcp_replica.core.effects import (
     EnteredRecord,
@@ -47,10 +46,6 @@ from dwcp_replica.core.elections import (
 from dwcp_replica.core.pbft import adoption, normal
 from dwcp_replica.core.recover import UnsafeStartError
 from dwcp_replica.core.state import Core
-
-FORWARD_BYTES_MAX = 4 * 1024 * 1024
-FORWARD_MAX = 256
-"""Waiting requests that a backup passes to a new primary at once."""
 
 
 class Unusable(Enum):
@@ -356,23 +351,8 @@ def enter(core: Core, message: NewView, first: Slot, start: Point) -> None:
     else:
         if core.mute is None and not lies_below:
             core.broadcast(core.vote_prepare(first.header))
-        forward_waiting(core)
+        peers.forward_waiting(core)
     normal.settle(core)
-
-
-def forward_waiting(core: Core) -> None:
-    """Pass the oldest requests that wait here to the primary, as many as fit a frame."""
-    if not core.active or core.primary == core.me:
-        return
-    envelopes: list[Envelope] = []
-    room = FORWARD_BYTES_MAX
-    for envelope in core.pool.waiting(FORWARD_MAX):
-        room -= len(envelope.body) + 256
-        if envelopes and room < 0:
-            break
-        envelopes.append(envelope)
-    if envelopes:
-        core.send(core.primary, Forward(tuple(envelopes)))
 
 
 # --- fetching what statements refer to --------------------------------------------------------
