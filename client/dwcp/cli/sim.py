@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from dwcp.wire.records import Protocol
     from dwcp_replica.sim.campaign import Failed
     from dwcp_replica.sim.planting import Caught
     from dwcp_replica.sim.run import Report
     from dwcp_replica.sim.scenario import Scenario
 
-REPLICAS = click.Choice(["4", "7", "10", "13"])
+REPLICAS = click.Choice(["1", "3", "4", "5", "7", "10", "13"])
+PROTOCOL = click.Choice(["pbft", "raft"])
 
 
 def commit() -> str:
@@ -38,6 +40,7 @@ def commit() -> str:
 @click.option("--count", default=1, show_default=True, help="Lives, from the seed on.")
 @click.option("--replicas", type=REPLICAS, help="Members (default: by the seed).")
 @click.option("--operations", default=20, show_default=True, help="Client operations in a life.")
+@click.option("--protocol", type=PROTOCOL, help="Of the epoch (default: by the seed).")
 @click.option("--faults", help="Only these of the seed's faults, by number: 0,2 or none.")
 @click.option("--liars", help="These liars and no others: 0:ghost,3:twins or none.")
 @click.option("--calm", is_flag=True, help="Good links from the start.")
@@ -50,6 +53,7 @@ def sim(
     count: int,
     replicas: str | None,
     operations: int,
+    protocol: Protocol | None,
     faults: str | None,
     liars: str | None,
     calm: bool,
@@ -68,12 +72,12 @@ def sim(
     n = int(replicas) if replicas else None
     lives: list[Report] = []
     for life in range(first, first + count):
-        scenario = _restricted(derive(life, n, operations), faults, liars)
+        scenario = _restricted(derive(life, n, operations, protocol), faults, liars)
         scenario = calmed(scenario) if calm else scenario
-        click.echo(f"replay: {replay(scenario, n)}  # at {commit()}", err=True)
+        click.echo(f"replay: {replay(scenario, n, protocol)}  # at {commit()}", err=True)
         result = attempt(scenario)
         if isinstance(result, str):
-            _fail(scenario, result, n, shrink=shrink)
+            _fail(scenario, result, n, protocol, shrink=shrink)
             sys.exit(1)
         lives.append(result)
         click.echo(json.dumps(asdict(result)) if output == "json" else _line(result))
@@ -103,15 +107,22 @@ def _restricted(scenario: Scenario, faults: str | None, liars: str | None) -> Sc
         raise click.UsageError(
             f"--liars: members are 0 to {scenario.n - 1}, lies are {', '.join(sorted(LIARS))}"
         )
-    if len(scenario.faulty) > (scenario.n - 1) // 3:
+    if len(scenario.faulty) > bearable(scenario):
         raise click.UsageError(
             f"members {sorted(scenario.faulty)} would be faulty, and {scenario.n} replicas bear "
-            f"{(scenario.n - 1) // 3}: leave faults or liars out"
+            f"{bearable(scenario)}: leave faults or liars out"
         )
     return scenario
 
 
-def _fail(scenario: Scenario, what: str, n: int | None, *, shrink: bool) -> None:
+def bearable(scenario: Scenario) -> int:
+    """How many members may lie or forget."""
+    return (scenario.n - 1) // 3 if scenario.trust == "Byzantine" else 0
+
+
+def _fail(
+    scenario: Scenario, what: str, n: int | None, protocol: Protocol | None, *, shrink: bool
+) -> None:
     from dwcp_replica.sim.campaign import replay
     from dwcp_replica.sim.shrink import shrink as shrunk
 
@@ -119,15 +130,16 @@ def _fail(scenario: Scenario, what: str, n: int | None, *, shrink: bool) -> None
     if shrink:
         scenario, what = shrunk(scenario, what)
         click.echo(f"shrunk: {what}", err=True)
-    click.echo(f"replay: {replay(scenario, n)}", err=True)
+    click.echo(f"replay: {replay(scenario, n, protocol)}", err=True)
 
 
 def _line(report: Report) -> str:
     return (
-        f"seed {report.seed}: n={report.n}, {report.operations} operations answered, "
+        f"seed {report.seed}: {report.protocol}, n={report.n}, "
+        f"{report.operations} operations answered, "
         f"{report.executed} entries final, {report.views} views, {report.crashes} crashes, "
         f"faults {', '.join(report.faults) or 'none'}, liars {', '.join(report.liars) or 'none'}, "
-        f"{report.virtual_ms} virtual ms"
+        f"{report.virtual_ms} virtual ms{', blocked by equivocation' if report.blocked else ''}"
     )
 
 
@@ -154,6 +166,7 @@ def _sentence(summary: dict[str, object]) -> str:
 @click.option("--replicas", type=REPLICAS, help="Members (default: by the seed).")
 @click.option("--operations", default=20, show_default=True, help="Client operations in a life.")
 @click.option("--write", type=click.Path(path_type=Path), help="Put the summary into this page.")
+@click.option("--protocol", type=PROTOCOL, help="Of the epoch (default: by the seed).")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
 def campaign(
     seconds: float,
@@ -161,6 +174,7 @@ def campaign(
     replicas: str | None,
     operations: int,
     write: Path | None,
+    protocol: Protocol | None,
     output: str,
 ) -> None:
     """Live one life after the other until the time is over."""
@@ -175,7 +189,9 @@ def campaign(
         click.echo(f"seed {found.seed}: {found.what}", err=True)
         click.echo(f"replay: {found.replay}", err=True)
 
-    summary = run(first, lambda _: time.monotonic() - began_s >= seconds, failed, n, operations)
+    summary = run(
+        first, lambda _: time.monotonic() - began_s >= seconds, failed, n, operations, protocol
+    )
     spent_s = time.monotonic() - began_s
     shown = asdict(summary) | {
         "seconds": round(spent_s, 1),

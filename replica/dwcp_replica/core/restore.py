@@ -123,10 +123,10 @@ def replay_base(core: Core, record: BaseRecord, finals: list[Certificate]) -> No
 def replay_certificate(core: Core, certificate: Certificate, finals: list[Certificate]) -> None:
     """Take a certificate in the order in which it was written."""
     header = certificate.header
-    if certificate.kind == "prepare":
-        if core.cc != certificate:  # else written again where the log began anew
-            core.cc = certificate
-            core.cc_branch = ()
+    # a CC that is known was written again where the log began anew
+    if certificate.kind == "prepare" and core.cc != certificate:
+        core.cc = certificate
+        core.cc_branch = ()
     if core.membership.decides(certificate.kind):
         finals.append(certificate)
     if certificate.kind == "checkpoint":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from dwcp.wire.records import Protocol
 from dwcp_replica.sim.checks import Violation
 from dwcp_replica.sim.host import BROKEN
 from dwcp_replica.sim.page import rewritten
@@ -38,6 +39,8 @@ class Summary:
     with_liars: int = 0
     with_evidence: int = 0
     with_real_signatures: int = 0
+    blocked_by_equivocation: int = 0
+    by_protocol: dict[str, int] = field(default_factory=dict)
     by_replicas: dict[str, int] = field(default_factory=dict)
     by_liar: dict[str, int] = field(default_factory=dict)
     by_fault: dict[str, int] = field(default_factory=dict)
@@ -50,6 +53,7 @@ class Summary:
     def begin(self, scenario: Scenario) -> None:
         """Count a life that is about to be lived."""
         self.runs += 1
+        _count(self.by_protocol, [f"{scenario.protocol} {scenario.trust}"])
         _count(self.by_replicas, [str(scenario.n)])
         _count(self.by_liar, scenario.liars.values())
         _count(self.by_fault, [type(fault).__name__ for fault in scenario.faults])
@@ -62,6 +66,7 @@ class Summary:
         self.with_liars += bool(report.liars)
         self.with_evidence += report.evidence > 0
         self.with_real_signatures += scenario.real
+        self.blocked_by_equivocation += report.blocked
         self.operations += report.operations
         self.entries_final += report.executed
         self.messages_refused += report.refused
@@ -91,30 +96,33 @@ def campaign(
     failed: Callable[[Failed], None],
     n: int | None = None,
     operations: int = 20,
+    protocol: Protocol | None = None,
 ) -> Summary:
     """Live from `first_seed` on until `enough` (asked with the lives so far) says so."""
     summary = Summary(first_seed)
     while not enough(summary.runs):
         seed = first_seed + summary.runs
-        scenario = derive(seed, n, operations)
+        scenario = derive(seed, n, operations, protocol)
         summary.begin(scenario)
         result = attempt(scenario)
         if isinstance(result, Report):
             summary.add(scenario, result)
             continue
         summary.violations += 1
-        found = Failed(seed, result[:2000], replay(scenario, n))
+        found = Failed(seed, result[:2000], replay(scenario, n, protocol))
         summary.failures.append(found)
         failed(found)
     return summary
 
 
-def replay(scenario: Scenario, n: int | None = None) -> str:
+def replay(scenario: Scenario, n: int | None = None, protocol: Protocol | None = None) -> str:
     """The command that lives this life again; names what differs from the seed's own."""
-    own = derive(scenario.seed, n, scenario.operations)
+    own = derive(scenario.seed, n, scenario.operations, protocol)
     words = [f"dwcp sim --seed {scenario.seed} --operations {scenario.operations}"]
     if n is not None:
         words.append(f"--replicas {n}")
+    if protocol is not None:
+        words.append(f"--protocol {protocol}")
     if scenario.faults != own.faults:
         kept = [str(own.faults.index(fault)) for fault in scenario.faults]
         words.append(f"--faults {','.join(kept) or 'none'}")

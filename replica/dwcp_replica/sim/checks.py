@@ -54,8 +54,11 @@ class Checker:
         self.transfers = 0
         self._liars = frozenset(scenario.liars)
         self._faulty = scenario.faulty
-        self._q = 2 * ((scenario.n - 1) // 3) + 1  # spelled out: a checker trusts no one
         self._interval = scenario.interval
+        self.convicted = False
+        self._crash = scenario.trust == "Crash"
+        # spelled out: a checker trusts no one
+        self._q = scenario.n // 2 + 1 if self._crash else 2 * ((scenario.n - 1) // 3) + 1
         window = WINDOW_INTERVALS * max(scenario.interval, IN_FLIGHT_MAX)
         self._ledgers = {m: Ledger(window) for m in range(scenario.n) if m not in self._liars}
         self._outcomes: dict[int, tuple[Outcome, ...]] = {}
@@ -95,7 +98,10 @@ class Checker:
 
     def _final(self, host: Host, index: int, hash_: bytes) -> None:
         place = (index, hash_)
-        holders = {m for m, one in self._ledgers.items() if place in one.certified}
+        if self._crash:  # executed at the first certificate
+            holders = {m for m, one in self._ledgers.items() if hash_ in one.entries}
+        else:
+            holders = {m for m, one in self._ledgers.items() if place in one.certified}
         self._needs_quorum(host, holders, f"final entry at {index}")
 
     def sent(self, host: Host, message: PeerMessage) -> None:
@@ -165,6 +171,8 @@ class Checker:
                 self.refused[reason] += 1
             case EvidenceFound(member) if member not in self._liars:
                 self._fail(host, f"integrity: convicted the honest member {member}")
+            case EvidenceFound():
+                self.convicted = True
             case StateDiverged(index):
                 self._fail(host, f"state: differs from the stable checkpoint {index}")
             case TransferDone():
@@ -177,7 +185,11 @@ class Checker:
                 self.views = max(self.views, view)
             case ViewEntered(view) if view > 1:
                 self.views = max(self.views, view)
-                asked = {m for m, one in self._ledgers.items() if view in one.changes}
+                asked = {
+                    m
+                    for m, one in self._ledgers.items()
+                    if view in one.changes or view in one.votes
+                }
                 self._needs_quorum(host, asked, f"view {view}")
 
     def _stabilised(self, host: Host, index: int, state: bytes) -> None:

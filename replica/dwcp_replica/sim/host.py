@@ -112,7 +112,7 @@ class Host:
         keys: tuple[Signer, Verifier],
         observer: Observer,
         machine: Machine,
-        random: Random,
+        dice: tuple[Random, Random],
         liar: Liar | None = None,
         suffix: str = "",
     ) -> None:
@@ -129,8 +129,9 @@ class Host:
         self.gone = False
         self.life = 0
         self.view = 1
-        self.disk = Disk(world, random, machine.sync_ms, self._kept)
+        self.disk = Disk(world, dice[0], machine.sync_ms, self._kept)
         self._machine = machine
+        self._draw = dice[1].randrange
         self._signer, self._verifier = keys
         self._observer = observer
         self._scope = scope_of(genesis, genesis)
@@ -174,6 +175,7 @@ class Host:
             mute=self.disk.mute,
             state=self.shelf,
             own=OwnState(applied, self.records.digest()),
+            draw=self._draw,
         )
         self._saving = None
         self.view = self.core.standing().view

@@ -107,7 +107,7 @@ def measured_ms(n: int, client: str, one_way_ms: OneWay) -> dict[str, int]:
 
 def _calls(n: int, client: str, one_way_ms: OneWay, *, fast_reads: bool) -> list[Call]:
     scenario = replace(
-        derive(1, n, OPERATIONS),
+        derive(1, n, OPERATIONS, "pbft"),
         interval=100,
         think_ms=5000,
         weather=Link(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from dwcp.wire.peer import (
+    Append,
     CheckpointVote,
     Commit,
     DoubleVote,
@@ -20,6 +21,8 @@ from dwcp.wire.peer import (
     Prepare,
     PrePrepare,
     ViewChange,
+    Vote,
+    VoteRequest,
 )
 from dwcp_replica.core.effects import (
     BaseRecord,
@@ -29,6 +32,7 @@ from dwcp_replica.core.effects import (
     EntryRecord,
     EvidenceRecord,
     Record,
+    TermRecord,
     ViewChangeRecord,
 )
 from dwcp_replica.core.state import IN_FLIGHT_MAX
@@ -58,7 +62,10 @@ class Ledger:
         self._cc: dict[int, int] = {}
         self._committed: dict[int, int] = {}
         self._first: dict[int, int] = {}
-        self._votes: dict[tuple[str, int, int], bytes] = {}
+        self.votes: dict[int, bytes] = {}
+        """Raft: my vote of each term, encoded, once it is durable."""
+        self._signed: dict[tuple[str, int, int], bytes] = {}
+        self._acked: dict[tuple[int, int], bytes] = {}
         self._asked = 0
         self._led: dict[int, int] = {}
 
@@ -87,6 +94,9 @@ class Ledger:
                 self.changes[change.view] = msgspec.msgpack.encode(change)
             case ElectionRecord(election):
                 self._elections.add(election.digest())
+            case TermRecord(term, vote):
+                if vote is not None:
+                    self.votes[term] = msgspec.msgpack.encode(vote)
             case EvidenceRecord(proof):
                 self._evidence.add(msgspec.msgpack.encode(proof))
 
@@ -115,7 +125,8 @@ class Ledger:
     def sent(self, message: PeerMessage, life: int, *, mute: bool) -> None:
         """A message leaves. Raises BrokenPromiseError when it must not."""
         if mute:  # it may pass proofs on, and say nothing of its own
-            if isinstance(message, PrePrepare | Prepare | Commit | CheckpointVote | ViewChange):
+            own = PrePrepare | Prepare | Commit | CheckpointVote | ViewChange | Vote | Append
+            if isinstance(message, own):
                 raise BrokenPromiseError(f"a mute replica signed {type(message).__name__}")
             return
         match message:
@@ -126,6 +137,7 @@ class Ledger:
                 self._backed(first.header.hash() in self.entries, "NEW-VIEW", "its first entry")
             case Prepare(header, _, _):
                 self._vote("prepare", header)
+                self._grows(header)
                 self._backed(header.hash() in self.entries, "PREPARE", "its entry")
                 self._within(header)
             case Commit(header, _, _):
@@ -143,6 +155,43 @@ class Ledger:
             case Equivocation() | DoubleVote():
                 shown = msgspec.msgpack.encode(message) in self._evidence
                 self._backed(shown, "EVIDENCE", "the proof")
+            case _:
+                self._raft(message, life)
+
+    def _raft(self, message: PeerMessage, life: int) -> None:
+        """The same for the messages of the Raft driver."""
+        match message:
+            case Append():
+                self._append(message, life)
+            case Vote(_, term):
+                self._elects(term, msgspec.msgpack.encode(message))
+            case VoteRequest(_, term, pre) if not pre:
+                self._backed(term in self.votes, "VOTE-REQUEST", "the candidate's own vote")
+                self._elects(term, self.votes[term])
+
+    def _append(self, message: Append, life: int) -> None:
+        """A leader lets out what is durable, leads no term twice, and none below its own."""
+        self._not_below(message.term, "APPEND")
+        for entry in message.entries:
+            if entry.header.term == message.term:
+                self._leads(entry.header, life)
+            self._backed(entry.header.hash() in self.entries, "APPEND", "its entry")
+        for election in message.elections:
+            self._backed(election.digest() in self._elections, "APPEND", "its election")
+
+    def _elects(self, term: int, encoded: bytes) -> None:
+        """One vote in a term, durable before it leaves, and none below a later one."""
+        self._backed(self.votes.get(term) == encoded, "VOTE", "itself")
+        self._one("vote", term, 0, encoded)
+        self._not_below(term, "VOTE")
+        self._asked = max(self._asked, term)
+
+    def _grows(self, header: Header) -> None:
+        """My acks in one term form one growing chain."""
+        below = self._acked.get((header.term, header.index - 1))
+        if below is not None and below != header.prev:
+            raise BrokenPromiseError(f"the ack of {header.index} does not extend the one before")
+        self._acked[(header.term, header.index)] = header.hash()
 
     def _leads(self, header: Header, life: int) -> None:
         self._one("append", header.term, header.index, header.hash())
@@ -178,7 +227,7 @@ class Ledger:
             raise BrokenPromiseError(f"VIEW-CHANGE hides the CC of term {term}")
 
     def _one(self, kind: str, term: int, index: int, what: bytes) -> None:
-        if self._votes.setdefault((kind, term, index), what) != what:
+        if self._signed.setdefault((kind, term, index), what) != what:
             raise BrokenPromiseError(f"signed two {kind}s for term {term}, index {index}")
 
     def _not_below(self, term: int, what: str) -> None:

@@ -24,6 +24,7 @@ from dwcp.wire.peer import (
     PeerMessage,
     Prepare,
     ViewChange,
+    Vote,
     VoteKind,
     vote_signing_bytes,
 )
@@ -149,7 +150,7 @@ class Liar:
                 return self.vote(type(message), message.header, message.member)
             case CheckpointVote(header, state, _, _):
                 signed = vote_signing_bytes(self.scope, "checkpoint", header, state)
-            case ViewChange():
+            case ViewChange() | Vote():
                 signed = message.signing_bytes(self.scope)
             case _:
                 return message

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dwcp.wire.records import Protocol
 from dwcp_replica.sim.campaign import attempt
 from dwcp_replica.sim.page import rewritten
 from dwcp_replica.sim.scenario import Fault, Scenario, derive
@@ -47,10 +48,11 @@ class Setting:
     faults: tuple[Fault, ...] | None = None
     weather: Link | None = None
     fast_reads: bool | None = None
+    protocol: Protocol = "pbft"
 
     def scenario(self, seed: int) -> Scenario:
         """The life of a seed in this setting."""
-        scenario = derive(seed, self.n, self.operations)
+        scenario = derive(seed, self.n, self.operations, self.protocol)
         if self.interval is not None:
             scenario = replace(scenario, interval=self.interval)
         if self.liars is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dwcp_replica.sim import lies, state_lies, tricks
+from dwcp_replica.sim import lies, raft_lies, state_lies, tricks
 from dwcp_replica.sim.liar import Liar
 
 LIARS: Final[Mapping[str, type[Liar]]] = {
@@ -18,6 +18,7 @@ LIARS: Final[Mapping[str, type[Liar]]] = {
     "forge": lies.Forge,
     "forged-envelopes": lies.ForgedEnvelopes,
     "forgetful": Liar,
+    "ghost-candidate": raft_lies.GhostCandidate,
     "future-ghost": lies.FutureGhost,
     "ghost": lies.Ghost,
     "huge-status": tricks.HugeStatus,
@@ -35,11 +36,49 @@ LIARS: Final[Mapping[str, type[Liar]]] = {
     "stale-reads": lies.StaleReads,
     "stale-view": tricks.StaleView,
     "swapped-bodies": lies.SwappedBodies,
+    "swapped-entries": raft_lies.SwappedBodies,
     "twins": tricks.Twin,
+    "two-faced-leader": raft_lies.TwoFacedLeader,
     "two-faced-change": lies.TwoFacedChange,
+    "usurper": raft_lies.Usurper,
+    "votes-for-all": raft_lies.VotesForAll,
+    "wrong-answers": raft_lies.WrongAnswers,
     "wrong-replies": lies.WrongReplies,
 }
 """`forgetful` restarts with an empty disk under its old key; `twins` is two engines."""
+
+ANYWHERE: Final = frozenset(
+    (
+        "censor",
+        "corrupt-digest",
+        "delay",
+        "forge",
+        "forged-envelopes",
+        "forgetful",
+        "huge-status",
+        "lying-catch-up",
+        "mutate",
+        "repeat",
+        "replay",
+        "selective",
+        "silent",
+        "twins",
+        "wrong-replies",
+    )
+)
+"""Lies that make sense in both protocols."""
+RAFT_ONLY: Final = frozenset(
+    (
+        "ghost-candidate",
+        "swapped-entries",
+        "two-faced-leader",
+        "usurper",
+        "votes-for-all",
+        "wrong-answers",
+    )
+)
+LIARS_OF: Final = {"pbft": frozenset(LIARS) - RAFT_ONLY, "raft": ANYWHERE | RAFT_ONLY}
+"""The lies that a seed draws from, by protocol."""
 
 TWINS: Final = "twins"
 FORGETFUL: Final = "forgetful"

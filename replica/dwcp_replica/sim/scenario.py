@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from dwcp_replica.core.quorum import faults
+from dwcp.wire.records import Protocol, Trust
+from dwcp_replica.core.quorum import liars as liars_of
 from dwcp_replica.sim.host import Machine
-from dwcp_replica.sim.registry import LIARS
+from dwcp_replica.sim.registry import LIARS_OF
 from dwcp_replica.sim.world import Link
 
 FAULTS_MS: Final = 2500
 """Until when faults happen at the latest, in virtual ms; then only the liars go on."""
+RAFT_SHARE: Final = 0.4
+CRASH_SHARE: Final = 0.25
+"""Of the lives with Raft, those whose members trust each other."""
+CRASH_SIZES: Final = (1, 3, 5)
 REAL_EVERY: Final = 20
 """Every so manieth seed runs with Ed25519 and encoded frames."""
 
@@ -127,6 +132,8 @@ class Scenario:
     clients: int = CLIENTS
     timeout_ms: int = 500
     fast_reads: bool = False
+    protocol: Protocol = "pbft"
+    trust: Trust = "Byzantine"
 
     @property
     def faulty(self) -> frozenset[int]:
@@ -135,15 +142,22 @@ class Scenario:
         return frozenset(broken | set(self.liars))
 
 
-def derive(seed: int, n: int | None = None, operations: int = 20) -> Scenario:
-    """The life that `seed` decides."""
+def derive(
+    seed: int, n: int | None = None, operations: int = 20, protocol: Protocol | None = None
+) -> Scenario:
+    """The life that `seed` decides, but for what is given. 1, 3 and 5 members trust each other."""
     dice = Random(f"{seed}/cluster")
     drawn = dice.random()
+    kind = Random(f"{seed}/protocol")
+    protocol = protocol or ("raft" if kind.random() < RAFT_SHARE else "pbft")
+    honest = kind.random() < CRASH_SHARE and protocol == "raft" and n is None
     n = n or next(size for size, upto in SIZES if drawn < upto)
+    n = kind.choice((1, 3, 3, 5)) if honest else n
+    trust: Trust = "Crash" if n in CRASH_SIZES else "Byzantine"
     budget = list(range(n))
     Random(f"{seed}/faulty").shuffle(budget)
-    budget = budget[: faults(n)]
-    liars = _liars(Random(f"{seed}/liars"), budget)
+    budget = budget[: liars_of(n, trust)]
+    liars = _liars(Random(f"{seed}/liars"), budget, protocol)
     return Scenario(
         seed=seed,
         n=n,
@@ -154,14 +168,19 @@ def derive(seed: int, n: int | None = None, operations: int = 20) -> Scenario:
         uneven=dice.random() < 0.3,
         machines=tuple(_machine(dice) for _ in range(n)),
         liars=liars,
-        faults=_faults(Random(f"{seed}/faults"), n, [m for m in budget if m not in liars]),
+        faults=_faults(
+            Random(f"{seed}/faults"), n, [m for m in budget if m not in liars], protocol
+        ),
         real=seed % REAL_EVERY == 0,
-        fast_reads=Random(f"{seed}/reads").random() < 0.3,
+        fast_reads=Random(f"{seed}/reads").random() < 0.3 and trust == "Byzantine",
+        protocol=protocol,
+        trust=trust,
     )
 
 
-def _liars(dice: Random, budget: list[int]) -> dict[int, str]:
-    return {m: dice.choice(sorted(LIARS)) for m in budget if dice.random() < 0.7}
+def _liars(dice: Random, budget: list[int], protocol: Protocol) -> dict[int, str]:
+    names = sorted(LIARS_OF[protocol])
+    return {m: dice.choice(names) for m in budget if dice.random() < 0.7}
 
 
 def _weather(dice: Random) -> Link:
@@ -182,7 +201,7 @@ def _machine(dice: Random) -> Machine:
     )
 
 
-def _faults(dice: Random, n: int, spare: list[int]) -> tuple[Fault, ...]:
+def _faults(dice: Random, n: int, spare: list[int], protocol: Protocol) -> tuple[Fault, ...]:
     """At least one crash or one primary that can not be heard, and up to three faults more."""
     first: Fault
     whom = 0 if dice.random() < 0.5 else dice.randrange(n)
@@ -191,7 +210,7 @@ def _faults(dice: Random, n: int, spare: list[int]) -> tuple[Fault, ...]:
         first = Crash(whom, at_ms, dice.randint(1, 800))
     else:
         first = Cut((0,), at_ms, dice.randint(650, 1000), inbound=dice.random() < 0.5)
-    found: list[Fault] = [first, *(_fault(dice, n) for _ in range(dice.randint(0, 3)))]
+    found: list[Fault] = [first, *(_fault(dice, n, protocol) for _ in range(dice.randint(0, 3)))]
     for member in spare:
         at_ms = dice.randint(100, 1000)
         match dice.randrange(4):
@@ -202,7 +221,14 @@ def _faults(dice: Random, n: int, spare: list[int]) -> tuple[Fault, ...]:
     return tuple(found)
 
 
-def _fault(dice: Random, n: int) -> Fault:
+KINDS: Final = {
+    "pbft": ("Prepare", "Commit", "CheckpointVote", "ViewChange", "NewView", "PrePrepare"),
+    "raft": ("Prepare", "Commit", "CheckpointVote", "Vote", "VoteRequest", "Append", "Appended"),
+}
+"""Messages that may be lost altogether for a while."""
+
+
+def _fault(dice: Random, n: int, protocol: Protocol) -> Fault:
     member, at_ms, for_ms = dice.randrange(n), dice.randint(10, 1000), dice.randint(50, 700)
     match dice.randrange(8):
         case 0 | 1 | 2:
@@ -218,5 +244,4 @@ def _fault(dice: Random, n: int) -> Fault:
         case 6:
             return Full(member, at_ms, for_ms)
         case _:
-            kinds = ("Prepare", "Commit", "CheckpointVote", "ViewChange", "NewView", "PrePrepare")
-            return Lose(member, at_ms, for_ms, dice.choice(kinds))
+            return Lose(member, at_ms, for_ms, dice.choice(KINDS[protocol]))

@@ -6,8 +6,10 @@ import msgspec
 
 from dwcp.wire.envelope import Envelope
 from dwcp.wire.peer import (
+    Append,
     CheckpointVote,
     Commit,
+    Entry,
     Fetch,
     FetchBodies,
     FetchElections,
@@ -18,6 +20,7 @@ from dwcp.wire.peer import (
     PrePrepare,
     Status,
     ViewChange,
+    Vote,
 )
 from dwcp_replica.core.effects import EVERYONE, Outbound
 from dwcp_replica.sim.liar import Context, Liar
@@ -37,7 +40,8 @@ class Delay(Liar):
 
     def delay_ms(self, message: PeerMessage) -> int:
         """Just under the request timeout, for what others wait for."""
-        waits = isinstance(message, PrePrepare | NewView | Prepare | Commit | ViewChange)
+        waited_for = PrePrepare | NewView | Prepare | Commit | ViewChange | Append | Vote
+        waits = isinstance(message, waited_for)
         return self.timeout_ms - self.random.randint(20, 80) if waits else 0
 
 
@@ -227,8 +231,13 @@ class Mutate(Liar):
                 entry = message.entry
                 header = self.signed_header(entry.header)
                 message = PrePrepare(msgspec.structs.replace(entry, header=header))
+            elif isinstance(message, Append) and message.entries:
+                message = msgspec.structs.replace(message, entries=self._signed(message.entries))
         whom = out.to if self.random.random() < 0.5 else self.random.choice(self.others)
         return [out, Outbound(whom, message)]
+
+    def _signed(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        return tuple(Entry(self.signed_header(e.header), e.body) for e in entries)
 
 
 class Twin(Liar):

@@ -34,7 +34,8 @@ def on_append(core: Core, sender: int, message: Append) -> None:
         return core.refuse(sender, message, "convicted")
     if not follow(core, sender, message):
         return None
-    core.raft.heard_ms = core.raft.waiting_ms = core.now_ms
+    if core.active:  # one that does not get its term to begin is not waited for
+        core.raft.heard_ms = core.raft.waiting_ms = core.now_ms
     if hash_at(core, message.prev_index) != message.prev_hash:
         return answer_with_hint(core, sender, message)
     upto = take_entries(core, sender, message)
