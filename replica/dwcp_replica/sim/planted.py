@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from dwcp_replica.sim import bugs, lapses, state_bugs
+from dwcp_replica.sim import bugs, lapses, raft_bugs, state_bugs
 from dwcp_replica.sim.planting import Patches, Planted, Setting
-from dwcp_replica.sim.scenario import FAULTS_MS, Amnesia, Crash, Cut, Lose, Rot
+from dwcp_replica.sim.scenario import FAULTS_MS, Amnesia, Crash, Cut, Fault, Lose, Rot
 from dwcp_replica.sim.world import Link
 
 ANY: Final = Setting()
@@ -70,6 +70,23 @@ READING_AGAIN: Final = replace(
     faults=(*READING_LOSS, *(Crash(0, at, 5) for at in range(150, 2400, 150))),
     weather=Link(1, 40),
 )
+RAFT: Final = Setting(protocol="raft")
+RAFT_RESTARTS: Final = replace(RESTARTS, protocol="raft")
+RAFT_LAGGARD: Final = Setting(
+    n=4,
+    liars={},
+    faults=(Cut((3,), 60, 600), Crash(0, 640, 1500), Cut((1,), 640, 60)),
+    protocol="raft",
+)
+"""Who lags stands for election when the leader is gone."""
+
+
+def raft_lying(lie: str, member: int = 0, *faults: Fault) -> Setting:
+    """Lives of Raft with one liar, and these faults or the seed's."""
+    return Setting(n=4, liars={member: lie}, faults=faults or None, protocol="raft")
+
+
+GHOST_STANDS: Final = raft_lying("ghost-candidate", 1, Crash(0, 500, 1500))
 
 LEFT_BEHIND: Final = Setting(
     n=4,
@@ -174,6 +191,42 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
     ("primary-never-suspected", lapses.primary_never_suspected, lying("silent"), 5),
     ("waiting-requests-unwatched", lapses.waiting_requests_unwatched, CENSORED, 10),
     ("view-change-never-resent", lapses.view_change_never_resent, FAIR_LOSS, 40),
+    ("raft-final-after-one-round", raft_bugs.final_after_one_round, RAFT, 60),
+    ("raft-cert-ack-quorum-2f", raft_bugs.cert_ack_quorum_2f, RAFT, 60),
+    ("raft-old-term-acks-count", raft_bugs.old_term_acks_count, RAFT, 200),
+    ("raft-cert-ack-without-log", raft_bugs.cert_ack_without_acked_log, RAFT, 100),
+    ("raft-cert-ack-in-an-older-term", raft_bugs.cert_ack_in_an_older_term, RAFT, 200),
+    ("raft-ack-in-an-older-term", raft_bugs.ack_in_an_older_term, RAFT, 200),
+    ("raft-same-term-overwrite", raft_bugs.same_term_overwrite, raft_lying("twins"), 100),
+    ("raft-vote-without-log-check", raft_bugs.vote_without_log_check, RAFT_LAGGARD, 100),
+    ("raft-length-before-term", raft_bugs.length_before_term, RAFT, 300),
+    (
+        "raft-vote-without-certificate-check",
+        raft_bugs.vote_without_certificate_check,
+        raft_lying("two-faced-leader"),
+        200,
+    ),
+    ("raft-log-unverified", raft_bugs.log_unverified, GHOST_STANDS, 200),
+    ("raft-votes-do-not-bind-the-log", raft_bugs.votes_do_not_bind_the_log, GHOST_STANDS, 60),
+    (
+        "raft-leader-without-election",
+        raft_bugs.leader_without_election,
+        raft_lying("usurper"),
+        60,
+    ),
+    ("raft-vote-quorum-2f", raft_bugs.vote_quorum_2f, replace(RAFT, n=4), 60),
+    (
+        "raft-two-votes-in-a-term",
+        raft_bugs.two_votes_in_a_term,
+        raft_lying("ghost-candidate"),
+        100,
+    ),
+    ("raft-vote-not-durable", raft_bugs.vote_not_durable, RAFT, 20),
+    ("raft-entry-not-durable", lapses.entry_not_durable, RAFT, 20),
+    ("raft-cc-not-durable", lapses.cc_not_durable, RAFT, 20),
+    ("raft-leader-resumes-its-term", raft_bugs.leader_resumes_its_term, RAFT_RESTARTS, 60),
+    ("raft-leader-never-missed", raft_bugs.leader_never_missed, raft_lying("silent"), 5),
+    ("raft-appends-never-repeated", raft_bugs.appends_never_repeated, RAFT, 40),
 )
 
 PLANTED: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dwcp.wire.envelope import decode_batch
+from dwcp.wire.envelope import Batch, decode_batch
 from dwcp.wire.peer import (
     Append,
     Appended,
@@ -133,92 +133,90 @@ class VotesForAll(Liar):
 
 
 class GhostCandidate(VotesForAll):
-    """Stands for election again and again, with logs of its own making or cut short."""
+    """Stands for election again and again, with logs cut short or ending in its own inventions."""
 
-    beat_every_ms = 350
+    beat_every_ms = 110
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._term = 1
-        self._headers: dict[int, Header] = {}
-        self._votes: dict[int, dict[bytes, dict[int, VoteSig]]] = {}
-        self._requests: dict[int, VoteRequest] = {}
+        self._entries: dict[int, Entry] = {}
+        self._votes: dict[tuple[int, bytes], dict[int, VoteSig]] = {}
+        self._shown: dict[int, list[Entry]] = {}
 
     def hear(self, sender: int, message: PeerMessage) -> bool:
         """Learn the real chain, and lead wherever enough members vote for me."""
         match message:
             case Append(_, term, _, _, _, entries):
                 self._term = max(self._term, term)
-                self._headers.update({e.header.index: e.header for e in entries})
+                self._entries.update({entry.header.index: entry for entry in entries})
             case Status(_, view):
                 self._term = max(self._term, min(view, 2**30))
-            case Vote():
+            case Vote() if message.term in self._shown:
                 self._elected(message)
         return super().hear(sender, message)
 
     def beat(self) -> None:
         """Stand in my next term."""
         term = next(t for t in range(self._term + 1, self._term + 1 + self.n) if self.leads(t))
-        log = self._log()
-        lie = VoteRequest(0, term, False, None, log, ())  # noqa: FBT003 - a field of the message
-        self._requests[term] = lie
-        self.shout(lie)
+        chain = self._chain()
+        chain = chain[: max(0, len(chain) - self.random.choice((0, 0, 1, 2, 5)))]
+        if chain and (self.random.random() < 0.5 or self.leads(chain[-1].header.term)):
+            # mine by right where I led the term, otherwise only in form
+            mine = self.leads(chain[-1].header.term)
+            like = msgspec.structs.replace(
+                chain[-1].header, term=chain[-1].header.term if mine else term - 1
+            )
+            stamp_ms = decode_batch(chain[-1].body).stamp_ms
+            chain.append(self._next(chain[-1].header, like, stamp_ms))
+        self._shown[term] = chain
+        log = tuple(entry.header for entry in chain)
+        self.shout(VoteRequest(0, term, False, None, log, ()))  # noqa: FBT003 - a field
 
-    def _log(self) -> tuple[Header, ...]:
-        """The real chain, cut short, or with entries of mine at its end."""
-        log: list[Header] = []
-        for index in sorted(self._headers):
-            if index != len(log) + 1 or (log and self._headers[index].prev != log[-1].hash()):
-                break
-            log.append(self._headers[index])
-        log = log[: self.random.randint(0, len(log))]
-        if log and self.leads(log[-1].term):
-            for _ in range(self.random.choice((0, 1, 5))):
-                below = log[-1]
-                noise = msgspec.structs.replace(
-                    below, index=below.index + 1, prev=below.hash(), batch=self.noise(32)
-                )
-                log.append(self.signed_header(noise))
-        return tuple(log)
+    def _chain(self) -> list[Entry]:
+        """What I know of the real chain, from its start."""
+        chain: list[Entry] = []
+        prev = self.genesis.start_hash
+        while (entry := self._entries.get(len(chain) + 1)) and entry.header.prev == prev:
+            chain.append(entry)
+            prev = entry.header.hash()
+        return chain
+
+    def _next(self, below: Header, like: Header, stamp_ms: int) -> Entry:
+        return self.entry(like, Batch(stamp_ms, ()), below.index + 1, below.hash())
 
     def _elected(self, vote: Vote) -> None:
-        request = self._requests.get(vote.term)
-        if request is None:
+        """Begin the term as the votes say; or lower, or for each member differently."""
+        chain = self._shown[vote.term]
+        if not chain or chain[-1].header.hash() != vote.last_hash:
             return
-        votes = self._votes.setdefault(vote.term, {}).setdefault(vote.last_hash, {})
+        votes = self._votes.setdefault((vote.term, vote.last_hash), {})
         votes[vote.member] = VoteSig(vote.member, vote.sig)
-        mine = self.vote_for(request)
+        bound = (vote.last_term, vote.last_index, vote.last_hash)
+        mine = self.resigned(Vote(0, vote.term, *bound, self.me, bytes(64)))
+        assert isinstance(mine, Vote), "a vote signed anew is a vote"
         votes[self.me] = VoteSig(self.me, mine.sig)
-        certificate = VoteCertificate(
-            0,
-            vote.term,
-            vote.last_term,
-            vote.last_index,
-            vote.last_hash,
-            tuple(votes[m] for m in sorted(votes)),
-        )
-        self._lead(certificate)
+        if len(votes) >= (self.n + (self.n - 1) // 3) // 2 + 1:
+            given = tuple(votes[m] for m in sorted(votes))
+            certificate = VoteCertificate(0, vote.term, *bound, given)
+            for member in self.others:
+                self._lead(member, certificate, chain)
 
-    def _lead(self, certificate: VoteCertificate) -> None:
-        """Begin the term with two faces, or elsewhere than the votes say."""
-        start = self.random.choice((certificate.last_hash, self.noise(32)))
-        for member in self.others:
-            batch = msgspec.msgpack.encode((self.random.choice((0, 2**40)), ()))
-            like = Header(0, certificate.view, 1, bytes(32), bytes(32), bytes(64))
-            first = self.entry(like, decode_batch(batch), certificate.last_index + 1, start)
-            self.say(
-                member,
-                Append(
-                    0,
-                    certificate.view,
-                    certificate.last_index,
-                    certificate.last_term,
-                    certificate.last_hash,
-                    (first,),
-                    (),
-                    (certificate,),
-                ),
-            )
+    def _lead(self, member: int, certificate: VoteCertificate, chain: list[Entry]) -> None:
+        at = max(1, len(chain) - self.random.choice((0, 1, 3)))
+        below, top = chain[at - 1].header, chain[-1]
+        like = msgspec.structs.replace(top.header, term=certificate.view)
+        stamp_ms = decode_batch(top.body).stamp_ms + self.random.randint(0, 1)
+        first = self._next(below, like, stamp_ms)
+        start = max(1, at - 3)
+        prev = chain[start - 1].header
+        shown = (*chain[start:at], first)
+        self.say(
+            member,
+            Append(
+                0, certificate.view, prev.index, prev.term, prev.hash(), shown, (), (certificate,)
+            ),
+        )
 
 
 class Usurper(Liar):
