@@ -103,7 +103,8 @@ def set_stable(core: Core, certificate: Certificate) -> None:
     core.emit(CheckpointStable(header.index, certificate.state))
     check_state(core, header.index)
     core.states = {index: state for index, state in core.states.items() if index > core.low}
-    if collection.is_far_behind(core) and core.shows_state:
+    lost = core.stateless and core.transfer is None  # nothing else would begin it
+    if (collection.is_far_behind(core) or lost) and core.shows_state:
         stamp_ms, body = core.log.stamp_at(header.index), core.log.body_at(header.index)
         transfer.begin(core, certificate, stamp_ms, body)
     collection.collect(core)

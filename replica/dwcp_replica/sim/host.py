@@ -143,7 +143,7 @@ class Host:
         self._tick_ms = 0
         self._read_from = 0
         self._stepped_ms = -CLOCK_STEP_MS
-        self._random = random
+        self._random = dice[0]
         self.records: MemoryRecords
         self.shelf: Shelf
         self.committed: MemoryView | None = None

@@ -269,7 +269,7 @@ def shown_tip(core: Core, message: VoteRequest) -> Point:
 def has_leader(core: Core) -> bool:
     """True while the present term's leader does its work as far as I can see."""
     if role.leads(core):
-        return leading.quorum_answers(core)
+        return leading.quorum_answers(core) and not leading.stalls(core)
     heard_ms = core.raft.heard_ms
     if heard_ms is None or core.now_ms - heard_ms >= role.election_ms(core):
         return False

@@ -293,7 +293,7 @@ def back_up(core: Core, progress: Progress, message: Appended) -> None:
     """Try from where the follower's log may still be mine; far below final it fetches itself."""
     near = core.log.nearest(message.index, message.hint_term)
     lowest = max(core.log.base.index, core.final - BEHIND_MAX)
-    progress.rejected(max(lowest, near.index) + 1, behind=near.index < lowest)
+    progress.rejected(max(lowest, near.index) + 1, behind=message.index < lowest)
 
 
 # --- staying leader --------------------------------------------------------------------------
@@ -310,9 +310,15 @@ def quorum_answers(core: Core) -> bool:
     return len(answering) >= core.q
 
 
+def stalls(core: Core) -> bool:
+    """True when what I propose does not become final although it has had the time."""
+    too_old_ms = core.now_ms - core.timeout_ms()
+    return core.log.last > core.final and max(core.progress_ms, core.view_since_ms) < too_old_ms
+
+
 def check_quorum(core: Core) -> None:
-    """Step down when no quorum answers: others may have a leader that I do not hear."""
-    if not quorum_answers(core):
+    """Step down when no quorum answers, or follows: others may have a leader, or want one."""
+    if not quorum_answers(core) or stalls(core):
         role.stop_leading(core)
         core.active = False
         role.rearm(core)

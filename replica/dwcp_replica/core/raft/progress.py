@@ -57,8 +57,9 @@ class Progress:
         self.probing = self.behind = False
 
     def rejected(self, next_index: int, *, behind: bool) -> None:
-        """The follower does not hold what I built on: try from `next_index` on."""
+        """The follower does not hold what I built on: try from `next_index` on, but once only."""
+        self.due = not self.probing or self.next != next_index
         self.match = min(self.match, next_index - 1)
         self.next = next_index
-        self.probing = self.due = True
+        self.probing = True
         self.behind = behind
