@@ -15,6 +15,9 @@ In a cluster with fast reads (reads.py) it takes quorum(n): see there.
             reason, so that an honest one is among them, or when n-f reject for any reasons.
             Without signatures, whoever sits between client and replicas could end requests.
 
+Under Crash trust nobody lies: one reply counts, if it comes with the certificate by which a
+majority holds its entry (`Committed`).
+
 An honest replica may sign two different answers to one request, one after the other: when a
 repeated envelope's results are no longer kept, when a read is executed again, when an
 envelope is refused because its session is gone. So members may have a few votes each (every
@@ -31,6 +34,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from dwcp.wire.committed import Committed, proves
 from dwcp.wire.envelope import (
     Busy,
     Rejected,
@@ -41,18 +45,24 @@ from dwcp.wire.envelope import (
 )
 from dwcp.wire.operations import EnvelopeFailure, Result
 from dwcp.wire.query import QueryReply, query_reply_signing_bytes
-from dwcp.wire.quorum import faults, quorum
+from dwcp.wire.quorum import liars, quorum
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Verifier
 
-ReplicaMessage = Reply | QueryReply | Busy | Rejected
+ReplicaMessage = Reply | Committed | QueryReply | Busy | Rejected
 """What a replica sends to a client."""
 
 Content = tuple[int, int, bytes]
 """What must match: index, revision, results."""
 
 RefusedReason = Literal[
-    "not-a-member", "another-request", "another-member", "another-epoch", "signature", "liar"
+    "not-a-member",
+    "another-request",
+    "another-member",
+    "another-epoch",
+    "signature",
+    "liar",
+    "unproven",
 ]
 
 VOTES_PER_MEMBER_MAX: Final = 4
@@ -123,9 +133,11 @@ class ReplyChecker:
 
     def __init__(self, record: EpochRecord, verifier: Verifier) -> None:
         self.n = len(record.members)
-        self.f = faults(self.n)
-        self.quorum = quorum(self.n)
+        self.f = liars(self.n, record.trust)
+        self.quorum = quorum(self.n, record.trust)
+        self.wants_proof = record.trust == "Crash"
         self.needed = self.quorum if record.parameters.fast_reads else self.f + 1
+        self._record = record
         self._epoch = record.epoch
         self._identities = tuple(m.identity for m in record.members)
         self._scope = scope_of(record, record)
@@ -142,6 +154,8 @@ class ReplyChecker:
         match said:
             case Reply():
                 message = reply_signing_bytes(self._scope, said)
+            case Committed():
+                return self.refuse(member, said.reply, envelope_sig)
             case QueryReply():
                 message = query_reply_signing_bytes(self._scope, said)
             case Busy() | Rejected():
@@ -149,6 +163,10 @@ class ReplyChecker:
         if not self._verifier.verify(self._identities[member], message, said.sig):
             return "signature"
         return None
+
+    def is_proven(self, said: Committed) -> bool:
+        """True when a quorum has signed for the entry of this reply."""
+        return proves(self._record, self._scope, self._verifier, said)
 
 
 def content_of(reply: Reply) -> Content:
@@ -215,8 +233,8 @@ class Collector:
             return Finding(refused="not-a-member")
         if message.request != self.request:
             return Finding(refused="another-request")
-        if isinstance(message, Reply):
-            return self._add_reply(member, message)
+        if isinstance(message, Reply | Committed):
+            return self._add_answer(member, message)
         if (reason := self._refuse(member, message)) is not None:
             return Finding(refused=reason)
         match message:
@@ -269,6 +287,16 @@ class Collector:
     def forget_busy(self) -> None:
         """The request is sent again: earlier words about being busy are out of date."""
         self._busy.clear()
+
+    def _add_answer(self, member: int, message: Reply | Committed) -> Finding:
+        """Under Crash trust a reply counts with its proof, under Byzantine trust by itself."""
+        if isinstance(message, Reply) == self._checker.wants_proof:
+            return Finding(refused="unproven")
+        if isinstance(message, Reply):
+            return self._add_reply(member, message)
+        if self.answer is None and not self._checker.is_proven(message):
+            return Finding(refused="unproven")
+        return self._add_reply(member, message.reply)
 
     def _add_reply(self, member: int, reply: Reply) -> Finding:
         if member in self._liars:

@@ -53,6 +53,7 @@ from dwcp.matching import (
 from dwcp.outcomes import Answered, Broken, Declined, Progress, TicketOutcome, Unknown, writes
 from dwcp.reads import Reads
 from dwcp.waiting import Group, Limits, WaitingQueue
+from dwcp.wire.committed import Committed
 from dwcp.wire.envelope import (
     Busy,
     Envelope,
@@ -243,7 +244,7 @@ class SessionCore:
 
     def received(self, member: int, message: ReplicaMessage, now_ms: int) -> None:
         """Take a message that arrived over the connection to `member`."""
-        if isinstance(message, Reply | QueryReply) and 0 <= member < self._checker.n:
+        if isinstance(message, Reply | Committed | QueryReply) and 0 <= member < self._checker.n:
             self._views[member] = max(self._views[member], min(message.view, 2**62))
         item = self._in_flight.get(message.request)
         collector = item.collector if item else self._history.get(message.request)

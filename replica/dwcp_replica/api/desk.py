@@ -10,11 +10,12 @@ from typing import Final
 
 import msgspec
 
+from dwcp.wire.committed import Committed
 from dwcp.wire.envelope import Busy, Rejected, Reply
 from dwcp.wire.query import QueryReply
 from dwcp.wire.watch import Page
 
-Answer = Reply | QueryReply | Page | Busy | Rejected
+Answer = Reply | Committed | QueryReply | Page | Busy | Rejected
 """What goes to a client, as one tagged MessagePack frame."""
 
 OUTLET_FRAMES_MAX: Final = 4096
@@ -107,7 +108,7 @@ class ClientDesk:
         """True when somebody here waits for this client's reply: only then is it worth signing."""
         return client in self._outlets or request in self._waiting
 
-    def deliver(self, client: bytes, reply: Reply) -> None:
+    def deliver(self, client: bytes, reply: Reply | Committed) -> None:
         """Hand a reply to everyone who waits for it."""
         for future in self._waiting.get(reply.request, ()):
             if not future.done():

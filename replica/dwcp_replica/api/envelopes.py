@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from dwcp.wire.committed import Committed
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Busy, Envelope, Rejected, Reply
 from dwcp.wire.query import Query, QueryReply
@@ -120,7 +121,7 @@ async def _ask(service: ClientService, asked: Envelope | Query, timeout_ms: int)
 def _respond(answer: Answer) -> web.Response:
     headers: dict[str, str] = {}
     match answer:
-        case Reply() | QueryReply():
+        case Reply() | Committed() | QueryReply():
             status = 200
         case Busy():
             status = 503

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dwcp.wire.peer import (
+    Certificate,
     CheckpointVote,
     DoubleVote,
     Entries,
     Equivocation,
     Fetch,
     FetchElections,
+    Header,
     PeerMessage,
     Status,
 )
@@ -146,6 +148,21 @@ class Replica:
     def deadline_ms(self) -> int | None:
         """When (core time, ms) the next Tick matters; None after a halt."""
         return None if self._core.halted is not None else self._driver.deadline_ms(self._core)
+
+    def proof_of(self, index: int) -> tuple[tuple[Header, ...], Certificate] | None:
+        """What shows that `index` is final here: headers from it to a certificate's entry.
+
+        The headers are missing where the log begins above `index`, below a stable checkpoint. None
+        when there is no certificate yet.
+        """
+        core = self._core
+        certificate = catchup.certificate_from(core, index)
+        if certificate is None or index > core.final:
+            return None
+        slots = core.log.slots(index - 1, certificate.header.index)
+        if slots and slots[0].header.index == index:
+            return tuple(slot.header for slot in slots), certificate
+        return ((), certificate) if certificate.kind == "checkpoint" else None
 
     def standing(self) -> Standing:
         """Where this replica stands now."""

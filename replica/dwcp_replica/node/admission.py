@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from dwcp.identity import Ed25519Verifier
+from dwcp.wire.committed import Committed
 from dwcp.wire.envelope import (
     Busy,
     Envelope,
@@ -148,7 +149,9 @@ class Admission:
             if since is not None:
                 self._metrics.commit_seconds.observe(time.monotonic() - since)
             if self.desk.wants(outcome.client, outcome.request):
-                self.desk.deliver(outcome.client, self._reply(outcome))
+                reply = self._reply(outcome)
+                if reply is not None:
+                    self.desk.deliver(outcome.client, reply)
 
     def _take(
         self, envelope: Envelope, body: EnvelopeBody, request: bytes,
@@ -156,7 +159,9 @@ class Admission:
     ) -> None:  # fmt: skip
         match self._store.lookup(envelope, body):
             case Outcome() as known:
-                answer(self._reply(known))
+                reply = self._reply(known)
+                if reply is not None:
+                    answer(reply)
             case Refusal() as refusal:
                 self._refuse(envelope, refusal, answer)
             case None:
@@ -246,7 +251,15 @@ class Admission:
         sig = self._signer.sign(query_reply_signing_bytes(self._scope, reply))
         return msgspec.structs.replace(reply, sig=sig)
 
-    def _reply(self, outcome: Outcome) -> Reply:
+    def _reply(self, outcome: Outcome) -> Reply | Committed | None:
+        """The answer, with its proof under Crash trust; None while there is no proof."""
+        reply = self._signed_reply(outcome)
+        if self.genesis.trust != "Crash":
+            return reply
+        proof = self._engine.proof_of(outcome.index)
+        return None if proof is None else Committed(reply, *proof)
+
+    def _signed_reply(self, outcome: Outcome) -> Reply:
         standing = self._engine.standing
         reply = Reply(
             request=outcome.request,

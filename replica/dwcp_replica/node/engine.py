@@ -21,7 +21,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from dwcp.wire.envelope import decode_batch
-from dwcp.wire.peer import Entry
+from dwcp.wire.peer import Certificate, Entry, Header
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import (
     Applied,
@@ -128,6 +128,10 @@ class Engine:
         if self._standing is None:
             self._standing = self._core.standing()
         return self._standing
+
+    def proof_of(self, index: int) -> tuple[tuple[Header, ...], Certificate] | None:
+        """What shows that an entry is final (Replica.proof_of)."""
+        return self._core.proof_of(index)
 
     @property
     def idle(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from random import SystemRandom
 from typing import Any, Final
 
 import msgspec
@@ -65,6 +66,7 @@ VERIFY_THREADS: Final = 2
 HAND_OVER_S_MAX: Final = 2.0
 FLUSH_S_MAX: Final = 0.5
 
+_DICE: Final = SystemRandom()
 _log = logging.getLogger(__name__)
 
 
@@ -141,6 +143,7 @@ def recover(
         mute=mute,
         state=shelf,
         own=OwnState(applied, state.records.digest()),
+        draw=_DICE.randrange,
     )
     return Recovered(core, verifier, journal, writable, state, store, shelf, damage, mute)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from dwcp.matching import ReplicaMessage
+from dwcp.wire.committed import Committed
 from dwcp.wire.envelope import (
     Envelope,
     Rejected,
@@ -424,7 +425,12 @@ class Host:
             reply = self.liar.reply(reply)
         if outcome.client in self.reply_to:
             sig = self._signer.sign(reply_signing_bytes(self._scope, reply))
-            self._tell(outcome.client, msgspec.structs.replace(reply, sig=sig))
+            signed = msgspec.structs.replace(reply, sig=sig)
+            proof = self.core.proof_of(outcome.index)
+            if self.genesis.trust != "Crash":
+                self._tell(outcome.client, signed)
+            elif proof is not None:
+                self._tell(outcome.client, Committed(signed, *proof))
 
     def _tell(self, client: bytes, message: ReplicaMessage) -> None:
         back = self.reply_to.get(client)
