@@ -8,10 +8,11 @@ import time
 
 import pytest
 
+from dwcp.wire.records import Protocol
 from dwcp_replica.sim.campaign import Failed, Summary, campaign, write_summary
 from dwcp_replica.sim.page import marks
 from dwcp_replica.sim.planting import Setting
-from dwcp_replica.sim.registry import LIARS
+from dwcp_replica.sim.registry import LIARS, LIARS_OF
 from dwcp_replica.sim.run import Report, Simulation, simulate
 from dwcp_replica.sim.scenario import Amnesia, Crash, Cut, Fault, Full, Lose, Rot, Slow, derive
 
@@ -57,6 +58,12 @@ def test_every_lie_and_fault_is_drawn_and_never_more_than_f_are_faulty() -> None
     kinds = {type(fault) for life in lives for fault in life.faults}
     assert kinds == {Crash, Cut, Slow, Full, Lose, Rot, Amnesia}
     assert all(len(life.faulty) <= (life.n - 1) // 3 for life in lives)
+    assert {(life.protocol, life.trust) for life in lives} == {
+        ("pbft", "Byzantine"),
+        ("raft", "Byzantine"),
+        ("raft", "Crash"),
+    }
+    assert not any(life.faulty for life in lives if life.trust == "Crash")
 
 
 def test_leaving_a_fault_out_changes_no_other_choice() -> None:
@@ -77,21 +84,46 @@ def test_larger_clusters(n: int) -> None:
     assert simulate(3, n=n, operations=6).operations == 6
 
 
-def life_with_liars(strategy: str, n: int, seed: int) -> tuple[Report, Simulation]:
+def life_with_liars(
+    strategy: str, n: int, seed: int, protocol: Protocol = "pbft"
+) -> tuple[Report, Simulation]:
     """A life in which the last f members lie in one way, or the first."""
     f = (n - 1) // 3
     first = 0 if seed % 2 else n - f
     liars = dict.fromkeys(range(first, first + f), strategy)
-    life = Simulation(Setting(n=n, liars=liars).scenario(seed))
+    life = Simulation(Setting(n=n, liars=liars, protocol=protocol).scenario(seed))
     return life.run(), life
 
 
 @pytest.mark.parametrize("n", [4, pytest.param(7, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("strategy", sorted(LIARS))
-def test_every_strategy_is_outlived(strategy: str, n: int) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "strategy"),
+    [(protocol, lie) for protocol in ("pbft", "raft") for lie in sorted(LIARS_OF[protocol])],
+)
+def test_every_strategy_is_outlived(protocol: Protocol, strategy: str, n: int) -> None:
     for seed in range(3):
-        report, _ = life_with_liars(strategy, n, seed)
+        report, _ = life_with_liars(strategy, n, seed, protocol)
         assert report.operations == 20
+        assert not report.blocked
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_members_that_trust_each_other(n: int) -> None:
+    for seed in range(5):
+        report = Simulation(Setting(n=n, protocol="raft").scenario(seed)).run()
+        assert (report.trust, report.operations) == ("Crash", 20)
+
+
+def test_a_two_faced_leader_is_convicted_and_nobody_else() -> None:
+    found = [life_with_liars("two-faced-leader", 4, seed, "raft")[1] for seed in (1, 3, 5)]
+    convicted = {
+        proof.member
+        for life in found
+        for host in life.hosts
+        if host.honest
+        for proof in host.core.standing().evidence
+    }
+    assert convicted == {0}
 
 
 def test_a_client_names_the_member_that_answers_wrongly() -> None:
