@@ -222,12 +222,17 @@ class Replica:
                 transfer.on_begun(core, index)
             case Restored(index):
                 transfer.on_restored(core, index)
-            case ReadIndex(token):
-                self._driver.read(core, token)
-            case Learners(numbers):
-                set_learners(core, numbers)
+            case ReadIndex() | Learners():
+                self._ask(event)
             case HandOver():
                 self._driver.hand_over(core)
+
+    def _ask(self, event: ReadIndex | Learners) -> None:
+        match event:
+            case ReadIndex(token):
+                self._driver.read(self._core, token)
+            case Learners(numbers):
+                set_learners(self._core, numbers)
 
     def _receive(self, sender: int, message: PeerMessage) -> None:
         core = self._core

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from dwcp.wire.peer import Election, Header
+from dwcp.wire.peer import AnyElection, Header
 from dwcp_replica.core.effects import BranchRecord, ElectionRecord, EntryRecord, Record
 from dwcp_replica.durable.faults import ForeignDirectory
 from dwcp_replica.durable.files import replace_file, sync_directory
@@ -36,7 +36,7 @@ class Archived(Struct, frozen=True, array_like=True):
     """What was kept of the segments that were removed at once."""
 
     headers: tuple[Header, ...]
-    elections: tuple[Election, ...]
+    elections: tuple[AnyElection, ...]
 
 
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -46,7 +46,7 @@ _archived = msgspec.msgpack.Decoder(Archived)
 def archive_segments(paths: Sequence[Path], archive: Path, binding: bytes) -> None:
     """Keep what counts as evidence in these segments, durably. Raises OSError, ForeignDirectory."""
     headers: dict[bytes, Header] = {}
-    elections: dict[bytes, Election] = {}
+    elections: dict[bytes, AnyElection] = {}
     last = 0
     for path in paths:
         for record in _records(path):
