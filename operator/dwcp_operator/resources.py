@@ -125,8 +125,8 @@ class ClusterSpec(Model):
     mode: Annotated[Literal["Auto", "Datacenter", "Hybrid", "Internet"], AfterValidator(_mode)] = (
         "Auto"
     )
-    """Which protocol runs. Auto chooses by the network and Internet is PBFT; Datacenter and
-    Hybrid are not yet supported, so that Auto runs PBFT too."""
+    """Which protocol a new cluster runs: Datacenter is Raft, Internet is PBFT. Hybrid is not yet
+    supported, and Auto does not choose yet: it is PBFT."""
     trust: Annotated[Literal["Byzantine", "Crash"], AfterValidator(_trust)] = "Byzantine"
     """What an answer withstands. Byzantine: f members that lie. Crash is not yet supported."""
     storage: Storage = Field(default_factory=Storage, json_schema_extra=EMPTY)
@@ -214,9 +214,9 @@ class MemberStatus(Model):
     """Its name; never used again for another member."""
     id: int
     """Its number in the epoch record and in messages."""
-    role: Literal["primary", "backup", "waiting", "stopped", "unknown"]
-    """What it does now."""
-    mode: Literal["Internet"] | None = None
+    role: Literal["primary", "backup", "leader", "follower", "waiting", "stopped", "unknown"]
+    """What it does now: primary or backup in PBFT, leader or follower in Raft."""
+    mode: Literal["Datacenter", "Internet"] | None = None
     """The mode it reports."""
     endpoint: str
     """Base URL of its client API."""
@@ -227,7 +227,7 @@ class MemberStatus(Model):
     lag: int | None = None
     """Log entries it is behind what f+1 members know to be final."""
     view: int | None = None
-    """The view it is in."""
+    """The view it is in; in Raft, the term."""
     last_seen: Time | None = None
     """When its last verified report arrived."""
     node: str | None = None
@@ -258,14 +258,14 @@ class ClusterStatus(Model):
 
     observed_generation: int = 0
     """The generation of the spec that was last acted on."""
-    mode: Literal["Internet"] | None = None
+    mode: Literal["Datacenter", "Internet"] | None = None
     """The mode that runs."""
     epoch: int | None = None
     """The epoch in force."""
     view: int | None = None
-    """The view in force."""
+    """The view in force; in Raft, the term."""
     primary: str | None = None
-    """Name of the member that leads the view."""
+    """Name of the member that leads the view or term."""
     ready: str = "0/0"
     """Ready members of all members, such as 4/4."""
     ready_replicas: int = 0

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal
 
 REPLICAS_MAX: Final = 31
 NAME_LENGTH_MAX: Final = 52
@@ -40,7 +40,13 @@ _UNITS: Final = {
 }
 
 MODES: Final = ("Auto", "Datacenter", "Hybrid", "Internet")
-MODES_SUPPORTED: Final = ("Auto", "Internet")
+MODES_SUPPORTED: Final = ("Auto", "Datacenter", "Internet")
+PROTOCOL_OF: Final[Mapping[str, Literal["pbft", "raft"]]] = {
+    "Auto": "pbft",
+    "Datacenter": "raft",
+    "Internet": "pbft",
+}
+"""The protocol of a new cluster, by its mode."""
 TRUSTS: Final = ("Byzantine", "Crash")
 TRUSTS_SUPPORTED: Final = ("Byzantine",)
 
@@ -58,7 +64,11 @@ def replicas_problem(replicas: int) -> str | None:
 
 def mode_problem(mode: str) -> str | None:
     """Why this mode does not do, or None."""
-    return None if mode in MODES_SUPPORTED else "is not yet supported: use Auto or Internet"
+    return (
+        None
+        if mode in MODES_SUPPORTED
+        else "is not yet supported: use Auto, Datacenter or Internet"
+    )
 
 
 def trust_problem(trust: str) -> str | None:

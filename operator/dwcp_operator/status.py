@@ -52,8 +52,19 @@ def cluster_status(
     )
 
 
-def _mode(mode: str | None) -> Literal["Internet"] | None:
-    return "Internet" if mode == "Internet" else None
+def _mode(mode: str | None) -> Literal["Datacenter", "Internet"] | None:
+    match mode:
+        case "Datacenter" | "Internet":
+            return mode
+        case _:
+            return None
+
+
+def _role(mode: str | None, *, leads: bool) -> Literal["primary", "backup", "leader", "follower"]:
+    """The protocol's own word."""
+    if mode == "Datacenter":
+        return "leader" if leads else "follower"
+    return "primary" if leads else "backup"
 
 
 def _member(seen: Situation, number: int, member: MemberObserved, node: str | None) -> MemberStatus:
@@ -69,9 +80,7 @@ def _member(seen: Situation, number: int, member: MemberObserved, node: str | No
             zone=member.zone,
             revision=revision,
         )
-    role: Literal["primary", "backup"] = (
-        "primary" if seen.agreed.primary == member.name else "backup"
-    )
+    role = _role(report.mode, leads=seen.agreed.primary == member.name)
     return MemberStatus(
         name=member.name,
         id=number,

@@ -29,8 +29,7 @@ SPEC_PROBLEMS = {
     "replicas: 4.0": "spec.replicas=4.0 is not a whole number: "
     "write digits without quotes, such as 4",
     "replicas:": "spec.replicas=null is not a whole number: write digits without quotes, such as 4",
-    "mode: Datacenter": "spec.mode=Datacenter is not yet supported: use Auto or Internet",
-    "mode: Hybrid": "spec.mode=Hybrid is not yet supported: use Auto or Internet",
+    "mode: Hybrid": "spec.mode=Hybrid is not yet supported: use Auto, Datacenter or Internet",
     "mode: internet": "spec.mode=internet is not known: use Auto, Datacenter, Hybrid or Internet",
     "trust: Crash": "spec.trust=Crash is not yet supported: use Byzantine",
     "trust: none": "spec.trust=none is not known: use Byzantine or Crash",

@@ -13,6 +13,7 @@ from dwcp.wire.records import (
     Parameters,
     start_hash,
 )
+from dwcp_operator import rules
 from dwcp_operator.build.names import CLIENT_PORT, PEER_PORT, Object, Subject
 
 RECORD = "record.msgpack"
@@ -44,7 +45,7 @@ def record(
         cluster=subject.name,
         namespace=subject.namespace,
         epoch=0,
-        protocol="pbft",
+        protocol=rules.PROTOCOL_OF[spec.mode],
         trust=spec.trust,
         members=members,
         clients=tuple(ClientIdentity(name, clients[name]) for name in spec.clients),

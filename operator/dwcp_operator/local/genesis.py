@@ -23,6 +23,7 @@ from dwcp.wire.records import (
     is_complete,
     start_hash,
 )
+from dwcp_operator import rules
 from dwcp_operator.local.errors import GenesisConflictError
 from dwcp_operator.local.files import write_once
 from dwcp_operator.local.layout import ClusterFile, Layout
@@ -116,7 +117,7 @@ class GenesisKeeper:
             cluster=self._cluster.name,
             namespace=self._cluster.namespace,
             epoch=0,
-            protocol="pbft",
+            protocol=rules.PROTOCOL_OF[spec.mode],
             trust=spec.trust,
             members=members,
             clients=clients,

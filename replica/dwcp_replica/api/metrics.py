@@ -74,6 +74,14 @@ class ReplicaMetrics:
         self.view_changes = self._counter(
             "view_changes", "Views this replica asked for, by reason.", ("reason",)
         )
+        self.stepped_down = self._counter(
+            "leader_stepped_down", "Raft terms this replica gave up leading: no quorum followed."
+        )
+        self.panics = self._counter(
+            "panics",
+            "Raft terms in which this replica wanted PBFT instead, by reason.",
+            ("reason",),
+        )
         self.evidence = self._counter(
             "byzantine_evidence", "Proofs against members found or received.", ("kind",)
         )

@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from dwcp.wire.records import Protocol
+
 Phase = Literal["Waiting", "Running", "Refused"]
 
 
@@ -55,13 +57,13 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     id: int | None = None
     phase: Phase
     reason: str | None
-    mode: Literal["Internet"] = "Internet"
-    protocol: Literal["pbft"] = "pbft"
+    mode: Literal["Datacenter", "Internet"] = "Internet"
+    protocol: Protocol = "pbft"
     epoch: int | None = None
     view: int | None = None
     active: bool = False
     primary: str | None = None
-    role: Literal["primary", "backup", "waiting"] = "waiting"
+    role: Literal["primary", "backup", "leader", "follower", "waiting"] = "waiting"
     last_index: int = 0
     prepared_index: int = 0
     final_index: int = 0

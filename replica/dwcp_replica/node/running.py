@@ -27,10 +27,12 @@ from dwcp_replica.core.effects import (
     HandOver,
     MessageRefused,
     Outbound,
+    Panicked,
     Received,
     Record,
     SourceLied,
     StateDiverged,
+    SteppedDown,
     TransferDone,
     TransferStarted,
     ViewChangeStarted,
@@ -320,6 +322,8 @@ class RunningReplica:
                 self._report("view-entered", view=view, primary=self._name(primary))
             case CheckpointStable(index, state):
                 _log.debug("checkpoint-stable", extra={"index": index, "state": state.hex()})
+            case SteppedDown() | Panicked():
+                self._publish_raft(event)
             case EvidenceFound(member, kind, _):
                 metrics.evidence.labels(kind).inc()
                 self._report("byzantine-evidence", member=self._name(member), kind=kind)
@@ -349,6 +353,16 @@ class RunningReplica:
                     f"signed {stable.hex()}: keep {self._directory.path} as evidence, and replace "
                     "this member"
                 )
+
+    def _publish_raft(self, event: Event) -> None:
+        metrics = self._metrics
+        match event:
+            case SteppedDown(term):
+                metrics.stepped_down.inc()
+                self._report("stepped-down", term=term)
+            case Panicked(term, why):
+                metrics.panics.labels(why).inc()
+                self._report("panic", term=term, reason=str(why))
 
     def _report(self, event: str, **fields: object) -> None:
         standing = self.engine.standing

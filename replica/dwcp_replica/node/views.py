@@ -18,6 +18,9 @@ from dwcp_replica.node.config import NodeConfig
 from dwcp_replica.node.running import RunningReplica
 
 VERSION: Final = version("dwcp")
+MODE_OF: Final = {"pbft": "Internet", "raft": "Datacenter"}
+ROLES: Final = {"pbft": ("backup", "primary"), "raft": ("follower", "leader")}
+"""Of who follows, and of who leads."""
 
 
 def status(
@@ -95,6 +98,7 @@ def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
         "id": record.member_named(name),
         "epoch": record.epoch,
         "protocol": record.protocol,
+        "mode": MODE_OF[record.protocol],
     }
 
 
@@ -106,7 +110,7 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
         "view": standing.view,
         "active": standing.active,
         "primary": running.genesis.members[standing.primary].name,
-        "role": "primary" if leads else "backup",
+        "role": ROLES[running.genesis.protocol][leads],
         "last_index": standing.last,
         "prepared_index": standing.prepared,
         "final_index": standing.final,
