@@ -152,7 +152,8 @@ class Conversation:
     def deliver_once(self) -> None:
         """Deliver what is on its way; what that causes waits."""
         for source, target, message in self.step():
-            if (source, target) not in self.cut and not self.down & {source, target}:
+            here = target < self.n and (source, target) not in self.cut
+            if here and not self.down & {source, target}:
                 self.receive(target, source, message)
 
     def step(self) -> list[tuple[int, int, PeerMessage]]:
