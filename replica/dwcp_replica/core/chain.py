@@ -106,16 +106,20 @@ class Log:
         assert slot is not None, f"index {index} is not held (last is {self.last})"
         return Point(index, slot.hash, slot.header.term)
 
-    def nearest(self, index: int, term: int) -> Point:
-        """My highest place at or below `index` whose term is at most `term`; the base if none is.
+    def not_above(self, index: int, term: int) -> int:
+        """The highest index up to `index` whose term is not known to be above `term`.
 
-        Where two logs part, it is at or below this place: one step per term, not per entry
-        (Ongaro 2014, section 3.5).
+        Nothing is known of what is not held. Where two logs part is at or below this index: one
+        step per term, not per entry (Ongaro 2014, section 3.5).
         """
-        at = min(index, self.last)
-        while at > self.base.index and self.point(at).term > term:
+        at = index
+        while self.base.index <= at <= self.last and self.point(at).term > term:
             at -= 1
-        return self.point(max(at, self.base.index))
+        return at
+
+    def nearest(self, index: int, term: int) -> Point:
+        """My highest place up to `index` whose term is at most `term`; the base if none is."""
+        return self.point(max(self.base.index, self.not_above(min(index, self.last), term)))
 
     def append(self, slot: Slot) -> None:
         """Add the next entry."""
