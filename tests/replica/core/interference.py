@@ -13,6 +13,7 @@ from typing import get_args
 import msgspec
 
 from dwcp.wire.peer import (
+    Append,
     Bodies,
     Certificate,
     Commit,
@@ -24,12 +25,14 @@ from dwcp.wire.peer import (
     Header,
     PeerMessage,
     Prepare,
+    PreVote,
     Status,
+    VoteRequest,
     decode_message,
     encode_message,
     vote_signing_bytes,
 )
-from dwcp.wire.records import scope_of
+from dwcp.wire.records import Protocol, scope_of
 from dwcp.wire.state import FetchCheckpoint, StableCheckpoint, StateChunk, StateNode
 from dwcp_replica.core.effects import MessageRefused, Ready, Received
 from dwcp_replica.core.replica import Replica, Standing
@@ -151,7 +154,7 @@ def says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
             and some_of(*(tuple(map(content, one.nodes)) for one in (changed, message)))
             and some_of(changed.values, message.values)
         )
-    return meaning(changed) == meaning(message)
+    return raft_says_the_same(changed, message) or meaning(changed) == meaning(message)
 
 
 def content(node: StateNode) -> tuple[object, ...]:
@@ -163,6 +166,16 @@ def content(node: StateNode) -> tuple[object, ...]:
 def some_of(parts: tuple[object, ...], genuine: tuple[object, ...]) -> bool:
     """Genuine parts, each once."""
     return len(set(parts)) == len(parts) and set(parts) <= set(genuine)
+
+
+def raft_says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
+    """The same for Raft: what is not signed binds nobody, and its sender may say what it likes."""
+    if isinstance(changed, Append) and isinstance(message, Append):
+        parts = (changed.entries, message.entries), (changed.certificates, message.certificates)
+        return any(set(one) & set(other) for one, other in parts)
+    if isinstance(changed, VoteRequest) and isinstance(message, VoteRequest):
+        return set(changed.log) <= set(message.log)
+    return isinstance(changed, PreVote) and changed.granted
 
 
 def meaning(message: PeerMessage) -> PeerMessage:
@@ -210,9 +223,9 @@ def answers_only(ready: Ready) -> bool:
 # --- lives in which every kind of message occurs ------------------------------------------
 
 
-def cluster(hear: Hear, interval: int) -> Conversation:
+def cluster(hear: Hear, interval: int, protocol: Protocol = "pbft") -> Conversation:
     """Four engines whose messages are heard; checkpoints every `interval` entries."""
-    talk = Conversation(interval=interval, timeout_ms=400)
+    talk = Conversation(interval=interval, timeout_ms=400, protocol=protocol)
     receive = talk.receive
 
     def tapped(member: int, sender: int, message: PeerMessage) -> None:
@@ -345,7 +358,27 @@ def heard_by(life: Simulation, host: Host, hear: Hear, heard: set[str]) -> None:
     host.receive = tapped  # type: ignore[method-assign]
 
 
+def raft_passes_the_lead_on(hear: Hear) -> None:
+    """Elections, a replaced tail, a hand-over, catch-up."""
+    talk = cluster(hear, 100, "raft")
+    talk.submit(2, "a", "1")
+    talk.deliver()
+    talk.isolate(0)
+    talk.submit(0, "x", "lost")
+    talk.submit(1, "d", "2")
+    talk.wait(2000)
+    talk.cut.clear()
+    talk.wait(2000)
+    talk.hand_over(talk.replicas[1]._core.primary)
+    talk.deliver()
+    talk.submit(3, "e", "3")
+    talk.wait(3000)
+    values = [sorted(talk.values(member)) for member in range(talk.n)]
+    assert values == [[b"1", b"2", b"3", b"lost"]] * talk.n, values
+
+
 LIVES = (
+    raft_passes_the_lead_on,
     silence_and_catch_up,
     a_body_is_missing,
     elections_are_missing,

@@ -19,7 +19,16 @@ from replica.mutations import Tally, smallest
 FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "600"))
 SEED = int(os.environ.get("DWCP_FUZZ_SEED", "20261122"))
 
-QUESTIONS = {"Status", "Fetch", "FetchBodies", "FetchElections", "FetchState", "FetchCheckpoint"}
+QUESTIONS = {
+    "Appended",
+    "Fetch",
+    "FetchBodies",
+    "FetchCheckpoint",
+    "FetchElections",
+    "FetchState",
+    "PreVote",
+    "Status",
+}
 """Changed, they are questions again, or hints that nobody believes."""
 
 
