@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dwcp.wire.peer import Certificate, Election
+from dwcp.wire.peer import AnyElection, Certificate
 from dwcp_replica.core.effects import (
     BaseRecord,
     BranchRecord,
@@ -90,7 +90,7 @@ def collect(core: Core) -> None:
         core.elections_saved.discard(digest)
 
 
-def entered(core: Core) -> Election | None:
+def entered(core: Core) -> AnyElection | None:
     """The certificate of the view that was entered last; None in the first."""
     return core.entered_election if core.new_view is None else core.new_view.election
 

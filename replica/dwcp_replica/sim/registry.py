@@ -57,6 +57,7 @@ ANYWHERE: Final = frozenset(
         "forgetful",
         "huge-status",
         "lying-catch-up",
+        "lying-state",
         "mutate",
         "repeat",
         "replay",

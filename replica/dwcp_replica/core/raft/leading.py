@@ -20,7 +20,7 @@ from dwcp.wire.peer import (
     Prepare,
     Transfer,
 )
-from dwcp_replica.core import proposals, tally
+from dwcp_replica.core import due, proposals, tally
 from dwcp_replica.core.effects import SteppedDown
 from dwcp_replica.core.raft import reads, role
 from dwcp_replica.core.raft.progress import Progress
@@ -66,12 +66,12 @@ def set_learners(core: Core, numbers: frozenset[int]) -> None:
 
 
 def propose(core: Core) -> None:
-    """Extend the chain while requests wait and the window is open."""
+    """Extend the chain while requests or time ask for it and the window is open."""
     while (
         role.leads(core)
         and core.raft.transfer_to is None
         and not core.sealed
-        and core.pool.has_unproposed
+        and (core.pool.has_unproposed or due.wants_entry(core))
         and core.log.last - core.final < IN_FLIGHT_MAX
         and core.log.last < core.high
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dwcp_replica.core import due
 from dwcp_replica.core.effects import ViewChangeReason
 from dwcp_replica.core.state import Core
 
@@ -22,4 +23,4 @@ def reason(core: Core) -> ViewChangeReason | None:
         return ViewChangeReason.TIMEOUT
     if core.log.last > core.final and core.progress_ms < too_old_ms:
         return ViewChangeReason.TIMEOUT
-    return None
+    return ViewChangeReason.TIMEOUT if due.is_late(core) else None

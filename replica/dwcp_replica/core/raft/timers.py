@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dwcp.wire.peer import Status
-from dwcp_replica.core import catchup, peers
+from dwcp_replica.core import catchup, due, peers
 from dwcp_replica.core.effects import PanicReason, ViewChangeReason
 from dwcp_replica.core.raft import election, leading, overdue, role
 from dwcp_replica.core.state import Core
@@ -56,16 +56,17 @@ def why_stand(core: Core) -> ViewChangeReason | None:
 
 def deadline_ms(core: Core) -> int:
     """When the next tick matters."""
-    due = core.heartbeat_ms
-    if core.mute is not None:
-        return max(core.now_ms, due)
+    raft = core.raft
+    times = [core.heartbeat_ms]
     if role.leads(core):
-        due = min(due, core.raft.beat_ms)
-    else:
-        due = min(due, core.raft.waiting_ms + core.raft.patience_ms + 1)
-        if core.raft.overdue_ms is not None:
-            due = min(due, core.raft.overdue_ms)
-    return max(core.now_ms, due)
+        times.append(raft.beat_ms)
+        if (time_due := due.deadline_ms(core)) is not None:
+            times.append(time_due)
+    elif core.mute is None:
+        times.append(raft.waiting_ms + raft.patience_ms + 1)
+        if raft.overdue_ms is not None:
+            times.append(raft.overdue_ms)
+    return max(core.now_ms, min(times))
 
 
 def heartbeat(core: Core) -> None:
