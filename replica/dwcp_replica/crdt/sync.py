@@ -269,5 +269,9 @@ def _lacking(
         return candidates
     needed = {graph.numbers[name] for name in summary.need if name in graph}
     missing = {number for number in needed if number >= graph.floor}
-    missing.update(n for n in candidates if not may_hold(summary.filter, graph.hashes[n]))
+    for number in candidates:
+        # Whoever lacks an operation lacks what builds on it: the filter's errors end there.
+        builds_on = any(parent in missing for parent in graph.parents[number])
+        if builds_on or not may_hold(summary.filter, graph.hashes[number]):
+            missing.add(number)
     return sorted(missing)
