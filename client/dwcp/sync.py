@@ -26,12 +26,19 @@ from dwcp.results import (
     StatusResult,
     TxnResult,
 )
-from dwcp.wire.operations import Compare, KeyValue, Operation, TxnOperation
+from dwcp.watch import News, Watch
+from dwcp.wire.operations import Access, Compare, KeyValue, Operation, TxnOperation
 from dwcp.wire.records import EpochRecord, SignedGenesis
+from dwcp.wire.watch import Filter
 
 JOIN_S_MAX: Final = 10.0
 
 _T = TypeVar("_T")
+
+
+async def _next_of(watch: Watch) -> News:
+    """The next news of a watch."""
+    return await anext(watch)
 
 
 class SyncClient:
@@ -217,6 +224,40 @@ class SyncClient:
     def leases(self, *, timeout_ms: int | None = None) -> LeasesResult:
         """The ids of all leases."""
         return self._run(self._client.leases(timeout_ms=timeout_ms))
+
+    def access(self, client: bytes, *, timeout_ms: int | None = None) -> Access | None:
+        """What a client may do; None: everything."""
+        return self._run(self._client.access(client, timeout_ms=timeout_ms))
+
+    def set_access(
+        self, client: bytes, access: Access | None, *, timeout_ms: int | None = None
+    ) -> Header:
+        """Let a client do this from now on, and no more; None: everything."""
+        return self._run(self._client.set_access(client, access, timeout_ms=timeout_ms))
+
+    @contextmanager
+    def watch(
+        self,
+        key: str | bytes,
+        range_end: str | bytes = b"",
+        *,
+        start_revision: int = 0,
+        filters: Sequence[Filter] = (),
+        prev_kv: bool = False,
+    ) -> Iterator[Iterator[News]]:
+        """What happens to the keys in [key, range_end), as Client.watch; each `next` waits.
+
+        with client.watch("k") as watch:
+            for news in watch: ...
+        """
+        watch = self._client.watch(
+            key, range_end, start_revision=start_revision, filters=filters, prev_kv=prev_kv
+        )
+        self._run(watch.__aenter__())
+        try:
+            yield iter(lambda: self._run(_next_of(watch)), None)
+        finally:
+            self._run(watch.__aexit__(None, None, None))
 
     @property
     def liars(self) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from dwcp import errors
 from dwcp.client import Client
 from dwcp.sync import SyncClient
 from dwcp.wire.operations import (
+    Access,
     Compare,
     DeleteRangeRequest,
     PutRequest,
@@ -147,3 +148,11 @@ def _use(loopback: Loopback) -> None:
         client.lease_revoke(5)
         assert client.txn(success=[PutRequest(b"b", b"2")]).succeeded
         client.compact(client.store_status().header.revision)
+        with client.watch("c") as watch:
+            client.put("c", "3")
+            assert [event.kv.value for event in next(watch).events] == [b"3"]
+        key = loopback.members.client.public_key
+        client.set_access(key, Access(admin=True))
+        assert client.access(key) == Access(admin=True)
+        with pytest.raises(errors.Refused, match="permission denied"):
+            client.get("c")
