@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from heapq import merge
 from itertools import islice
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from dwcp.wire.operations import (
     RangeResponse,
 )
 from dwcp_replica.store import faults
+from dwcp_replica.store.index import KeyIndex
 from dwcp_replica.store.layout import (
     ATTACHED,
     DEAD,
@@ -57,6 +59,9 @@ VERSION_OVERHEAD_BYTES: Final = 64
 """What a version costs besides key and value, in the quota and in the size of answers."""
 RECOVERED_SIXTEENTHS: Final = 15
 """NOSPACE ends when no more than this much of the quota is used."""
+
+COUNTED_MAX: Final = 2000
+"""Keys, or revisions, up to which counting goes through them one by one."""
 
 _SORT_KEYS: Final[dict[str, Callable[[KeyValue], Any]]] = {
     "KEY": lambda kv: kv.key,
@@ -131,6 +136,7 @@ class Mvcc:
         self._records = records
         self._quota_bytes = quota_bytes
         self._sub = 0
+        self._index = KeyIndex(records)
 
     @property
     def revision(self) -> int:
@@ -274,10 +280,12 @@ class Mvcc:
         """What was written since the last call is one revision; nothing written is none."""
         self.head.revision += min(self._sub, 1)
         self._sub = 0
+        self._index.keep()
 
     def forget_revision(self) -> None:
         """The records were set back: nothing was written since the last `end_revision`."""
         self._sub = 0
+        self._index.undo()
 
     def collect(self, events_max: int) -> int:
         """Let go of up to so many events up to the compaction; how many were looked at.
@@ -354,10 +362,13 @@ class Mvcc:
         records.set(event_key(revision, self._sub), encode(event))
         if now is None:
             records.remove(LIVE + key)
+            self._index.removed(LIVE + key)
             records.set(DEAD + key, encode(new_tip))
             self.head.stored_bytes += _version_bytes(key, b"")
         else:
             records.set(LIVE + key, encode(Live(now, new_tip)))
+            if live is None:
+                self._index.added(LIVE + key)
             if dead is not None:
                 records.remove(DEAD + key)
         self._attach(
@@ -413,31 +424,62 @@ class Mvcc:
         """Keys by ascending key, as many as may be needed, and the count of all."""
         fetch_max = _fetch_max(request)
         if 0 < request.revision <= self.head.revision - (not self._sub):
-            kvs = self._fetch_past(request)
-            return kvs[:fetch_max], len(kvs)
+            return self._fetch_past(request, fetch_max)
         if not request.range_end:
             self.looked_at += 1
             live = self.live(request.key)
             kvs = [] if live is None else [shown(request.key, live.now)]
             return kvs[:fetch_max], len(kvs)
-        found = self._records.scan(*bounds(LIVE, request.key, request.range_end))
+        low, high = bounds(LIVE, request.key, request.range_end)
+        found = self._records.scan(low, high)
         kvs = [shown(key[1:], _decode_live(data).now) for key, data in islice(found, fetch_max)]
-        count = len(kvs) + sum(1 for _ in found)
-        self.looked_at += count
-        return kvs, count
+        self.looked_at += len(kvs)
+        return kvs, len(kvs) if fetch_max is None else self._count(low, high)
 
-    def _fetch_past(self, request: RangeRequest) -> list[KeyValue]:
-        moment, range_end = (request.revision, _LAST, _LAST), request.range_end
-        kvs: list[KeyValue] = []
-        for key, data in self._records.scan(*bounds(LIVE, request.key, range_end)):
+    def _count(self, low: bytes, high: bytes) -> int:
+        """How many keys there are between two record keys."""
+        count = sum(1 for _ in islice(self._records.scan(low, high), COUNTED_MAX + 1))
+        self.looked_at += min(count, COUNTED_MAX)
+        return count if count <= COUNTED_MAX else self._index.count(low, high)
+
+    def _fetch_past(
+        self, request: RangeRequest, fetch_max: int | None
+    ) -> tuple[list[KeyValue], int]:
+        moment = (request.revision, _LAST, _LAST)
+        seen = merge(
+            self._past(LIVE, request, moment), self._past(DEAD, request, moment), key=_key_of
+        )
+        kvs = list(islice(seen, fetch_max))
+        if fetch_max is None or len(kvs) < fetch_max:
+            return kvs, len(kvs)
+        if not request.range_end or self.head.revision - request.revision > COUNTED_MAX:
+            return kvs, len(kvs) + sum(1 for _ in seen)
+        return kvs, self._count_past(request)
+
+    def _past(self, kind: bytes, request: RangeRequest, moment: Place) -> Iterator[KeyValue]:
+        """The keys of a kind that existed at a moment."""
+        for key, data in self._records.scan(*bounds(kind, request.key, request.range_end)):
             self.looked_at += 1
-            if (version := self._seen(_decode_live(data), moment)) is not None:
-                kvs.append(shown(key[1:], version))
-        living = len(kvs)
-        for key, data in self._records.scan(*bounds(DEAD, request.key, range_end)):
+            if kind == LIVE:
+                version = self._seen(_decode_live(data), moment)
+            else:
+                version = self._before(_decode_dead(data).place, moment)
+            if version is not None:
+                yield shown(key[1:], version)
+
+    def _count_past(self, request: RangeRequest) -> int:
+        """The keys that there were: those that there are, less what has happened since."""
+        low, high = bounds(LIVE, request.key, request.range_end)
+        count = self._count(low, high)
+        changed: set[bytes] = set()
+        for _, event in self.events((request.revision + 1, 0), self.head.revision + 2):
             self.looked_at += 1
-            if (version := self._before(_decode_dead(data).place, moment)) is not None:
-                kvs.append(shown(key[1:], version))
-        if living < len(kvs):
-            kvs.sort(key=lambda kv: kv.key)
-        return kvs
+            if event.key not in changed and low <= LIVE + event.key < high:
+                changed.add(event.key)
+                exists = self._records.get(LIVE + event.key) is not None
+                count += (event.previous is not None) - exists
+        return count
+
+
+def _key_of(kv: KeyValue) -> bytes:
+    return kv.key

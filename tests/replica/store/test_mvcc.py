@@ -115,10 +115,22 @@ def run(store: KeyStore, operation: Any) -> Any:
     return store.execute(operation, UNLIMITED)[0]
 
 
-@settings(deadline=None, max_examples=300)
-@given(STEPS, st.integers(0, 2))
-def test_everything_answers_as_the_twin_does(steps: list[Any], again: int) -> None:
-    """Any operations and pauses; a restart from the records in between changes nothing."""
+@pytest.mark.parametrize("counted_max", [0, 2, 2000])
+@settings(deadline=None, max_examples=100)
+@given(STEPS, st.integers(0, 2), st.integers(100, 2000))
+def test_everything_answers_as_the_twin_does(
+    counted_max: int, steps: list[Any], again: int, answer_bytes: int
+) -> None:
+    """Any operations and pauses; a restart from the records in between changes nothing.
+
+    Neither does what does not fit an answer, nor how keys are counted.
+    """
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr("dwcp_replica.store.mvcc.COUNTED_MAX", counted_max)
+        _compare_with_the_twin(steps, again, answer_bytes)
+
+
+def _compare_with_the_twin(steps: list[Any], again: int, answer_bytes: int) -> None:
     store, records = make()
     twin = Twin(now_ms=START_MS)
     for step in steps:
@@ -130,7 +142,11 @@ def test_everything_answers_as_the_twin_does(steps: list[Any], again: int) -> No
                 store = KeyStore(records)
                 store.leases.advance(twin.now_ms, twin.now_ms)
         elif check(step) is None:
-            assert run(store, step) == twin.execute(step)
+            refused, _ = store.execute(step, answer_bytes // 10)
+            if isinstance(refused, Failure) and refused.code == 8:
+                assert run(store, step) == twin.execute(step)
+            else:
+                assert refused == twin.execute(step)
         else:
             before = dict(records.scan(b""))
             assert run(store, step) == check(step)
@@ -339,3 +355,35 @@ def test_transactions_nest_as_deep_as_etcd_counts(depth: int) -> None:
         assert isinstance(result, TxnResponse)
     else:
         assert failure_of(result) == (3, "etcdserver: too many operations in txn request")
+
+
+def test_a_page_of_a_large_listing_looks_at_few_keys() -> None:
+    """Now, and at the revision at which a client began to list, after further writes."""
+    store, _ = make()
+    for i in range(5000):
+        run(store, PutRequest(b"k%05d" % i))
+    began = store.revision
+    run(store, DeleteRangeRequest(b"k00000", b"k00010"))
+    run(store, PutRequest(b"k99999"))
+    for revision, count in ((0, 4991), (began, 5000), (began - 1000, 4000)):
+        looked_at = store.keys.looked_at
+        page = run(store, RangeRequest(b"k", b"l", limit=10, revision=revision))
+        assert (len(page.kvs), page.more, page.count) == (10, True, count)
+        only = run(store, RangeRequest(b"k", b"l", count_only=True, revision=revision))
+        assert only.count == count
+        assert store.keys.looked_at - looked_at < 6100
+    txn = TxnRequest(success=(PutRequest(b"k0"), RangeRequest(b"k", b"l", limit=1)))
+    assert run(store, txn).responses[1].count == 4992
+    too_large = TxnRequest(success=(PutRequest(b"k1"), RangeRequest(b"k", b"l")))
+    assert failure_of(store.execute(too_large, 1000)[0])[0] == 8
+    assert run(store, RangeRequest(b"k", b"l", limit=1)).count == 4992
+
+
+def test_keys_counted_first_in_a_transaction_that_fails_are_counted_right() -> None:
+    store, _ = make()
+    for i in range(3000):
+        run(store, PutRequest(b"k%05d" % i))
+    counted = RangeRequest(b"k", b"l", limit=1)
+    failing = TxnRequest(success=(PutRequest(b"k1"), counted, RangeRequest(b"k", b"l")))
+    assert failure_of(store.execute(failing, 1000)[0])[0] == 8
+    assert run(store, counted).count == 3000
