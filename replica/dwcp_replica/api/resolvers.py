@@ -51,6 +51,7 @@ def cel_resolver(name: str, expression: str, steps_max: int = STEPS_MAX) -> Cust
     try:
         import celpy
         from celpy.adapter import CELJSONEncoder, json_to_cel
+        from celpy.celparser import CELParseError
         from celpy.evaluation import CELEvalError, Evaluator
     except ImportError:
         raise ResolverError("CEL resolvers need cel-python: pip install cel-python") from None
@@ -59,7 +60,7 @@ def cel_resolver(name: str, expression: str, steps_max: int = STEPS_MAX) -> Cust
     environment = celpy.Environment()
     try:
         tree = environment.compile(expression)
-    except celpy.CELParseError as error:
+    except CELParseError as error:
         raise ResolverError(f"CEL expression {expression!r}: {error}") from None
 
     class Bounded(Evaluator):  # type: ignore[misc, valid-type, unused-ignore]
