@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -94,6 +95,49 @@ def test_a_cluster_runs_it(tmp_path: Path, ledger) -> None:  # type: ignore[no-u
     with Processes(tmp_path) as processes:
         for place in processes.places:
             processes.start(place, "--machine", "ledger:Ledger", PYTHONPATH=path)
+        asyncio.run(run(processes))
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_member_killed_while_it_fetches_the_state(tmp_path: Path, ledger) -> None:  # type: ignore[no-untyped-def]
+    """It has lost its state, and is killed again and again soon after its start."""
+    path = os.pathsep.join([str(EXAMPLES), *(p for p in sys.path if p)])
+    options = ("--machine", "ledger:Ledger", "--log-bytes", "200000")
+
+    async def run(processes: Processes) -> None:
+        async with Http() as http:
+            operator = Operator(http, [processes.client])
+            parameters = Parameters(checkpoint_interval=10, request_timeout_ms=1000)
+            genesis = await operator.bootstrap(processes.places, parameters)
+            async with Client.connect(genesis, processes.client) as client:
+                await fill(client, 200)
+                victim = processes.places[2]
+                processes.kill(victim)
+                shutil.rmtree(victim.data / "state")
+                await fill(client, 30)
+                for turn in range(6):
+                    processes.start(victim, *options, PYTHONPATH=path)
+                    await http.eventually(lambda: http.is_up(victim), what="it listens")
+                    await asyncio.sleep(0.05 * turn)
+                    processes.kill(victim)
+                processes.start(victim, *options, PYTHONPATH=path)
+                await http.all_ready([victim])
+                await fill(client, 20)
+                await http.eventually(lambda: equal(http, processes), what="one state")
+
+    async def fill(client: Client, count: int) -> None:
+        for number in range(count):
+            puts = [PutRequest(b"k%d" % (number * 16 + n), bytes(2000)) for n in range(16)]
+            await client.execute(encode(ledger.Deposit("ann", 1)), *puts)
+
+    async def equal(http: Http, processes: Processes) -> bool:
+        found = [await http.status(place) for place in processes.places]
+        return len({(one["appliedIndex"], one["stableState"]) for one in found}) == 1
+
+    with Processes(tmp_path) as processes:
+        for place in processes.places:
+            processes.start(place, *options, PYTHONPATH=path)
         asyncio.run(run(processes))
 
 

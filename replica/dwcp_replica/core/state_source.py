@@ -52,6 +52,8 @@ def on_fetch_state(core: Core, sender: int, message: FetchState) -> None:
     if not all(map(is_place, message.places)):
         core.refuse(sender, message, "place")
         return
+    if not core.afford(sender, 0):
+        return  # before the work
     chunk, size = gathered(core, message)
     if (chunk.nodes or chunk.values) and core.afford(sender, size):
         core.send(sender, chunk)

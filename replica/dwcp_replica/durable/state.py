@@ -414,7 +414,7 @@ class StateDirectory:
             state = _read_state(path)
             if state is None or not (state.is_synced or state.boot_id == boot_id()):
                 _rebuild(path)
-            replace_file(path / _STATE, msgspec.json.encode(LiveState(boot_id())))
+            _store_state(path, LiveState(boot_id()))
             return cls(path, _open_live(path, map_bytes))
         except OSError as error:
             raise DiskFailure(f"can not open the state in {path}: {error}") from error
@@ -446,8 +446,19 @@ class StateDirectory:
     def close(self) -> None:
         """Close the live state so that any next start can use it. Raises OSError."""
         self.records.close(sync=True)
-        state = LiveState(boot_id(), is_synced=True)
-        replace_file(self.path / _STATE, msgspec.json.encode(state))
+        _store_state(self.path, LiveState(boot_id(), is_synced=True))
+
+
+def _store_state(path: Path, state: LiveState) -> None:
+    """Store state.json. Raises OSError.
+
+    Nothing is written when it stands there already: a full disk must not keep a replica that was
+    killed from starting again.
+    """
+    data = msgspec.json.encode(state)
+    file = path / _STATE
+    if not file.exists() or file.read_bytes() != data:
+        replace_file(file, data)
 
 
 def _open_live(path: Path, map_bytes: int) -> LmdbRecords:
