@@ -108,7 +108,7 @@ async def measure(processes: Processes, operations: int, tasks: int) -> list[Sam
         since_s = time.monotonic()
         work = [asyncio.create_task(writers.write(n)) for n in range(tasks)]
         for step in range(1, SAMPLES + 1):
-            while writers.done < operations * step // SAMPLES and not all(t.done() for t in work):  # noqa: ASYNC110
+            while writers.done < operations * step // SAMPLES and not all(t.done() for t in work):
                 await asyncio.sleep(0.2)
             samples.append(sample(processes, writers.done, since_s))
             print(line(samples[-1]), flush=True)

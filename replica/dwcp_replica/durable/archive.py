@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +23,10 @@ from dwcp_replica.durable.files import replace_file, sync_directory
 from dwcp_replica.durable.segment import (
     HEADER_BYTES,
     SALT_BYTES,
-    Finding,
     HeaderError,
     SegmentHeader,
+    each_record,
     encode_record,
-    scan_segment,
 )
 
 _SUFFIX: Final = ".kept"
@@ -45,22 +45,22 @@ _archived = msgspec.msgpack.Decoder(Archived)
 
 def archive_segments(paths: Sequence[Path], archive: Path, binding: bytes) -> None:
     """Keep what counts as evidence in these segments, durably. Raises OSError, ForeignDirectory."""
-    headers: dict[bytes, Header] = {}
+    headers: dict[Header, None] = {}
     elections: dict[bytes, AnyElection] = {}
     last = 0
     for path in paths:
         for record in _records(path):
             match record:
                 case EntryRecord(entry):
-                    headers[entry.header.sig] = entry.header
+                    headers[entry.header] = None
                 case BranchRecord(entries):
-                    headers.update({entry.header.sig: entry.header for entry in entries})
+                    headers.update(dict.fromkeys(entry.header for entry in entries))
                 case ElectionRecord(election):
                     elections[election.digest()] = election
         last = int(path.stem)
     if not last:
         return
-    kept = Archived(tuple(headers.values()), tuple(elections.values()))
+    kept = Archived(tuple(headers), tuple(elections.values()))
     header = SegmentHeader(last, 1, binding, secrets.token_bytes(SALT_BYTES))
     record_bytes = encode_record(header, 1, msgspec.msgpack.encode(kept))
     if not archive.is_dir():
@@ -81,13 +81,13 @@ def _records(path: Path) -> Iterator[Record]:
         yield _decoder.decode(payload)
 
 
-def _payloads(path: Path) -> list[bytes]:
-    """The records of a file that was complete. A damaged one is left as it is, with an error."""
-    data = path.read_bytes()
-    try:
-        scan = scan_segment(SegmentHeader.decode(data[:HEADER_BYTES]), data)
-    except HeaderError as error:
-        raise ForeignDirectory(f"{path} is damaged ({error}): replace this member") from error
-    if scan.finding is not Finding.END:
-        raise ForeignDirectory(f"{path} is damaged at byte {scan.end}: replace this member")
-    return scan.payloads
+def _payloads(path: Path) -> Iterator[bytes]:
+    """The records of a file that was complete. A damaged one is left as it is, with an error.
+
+    One at a time, from a map: a segment in memory at once would leave a hole of its size there.
+    """
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        try:
+            yield from each_record(SegmentHeader.decode(data[:HEADER_BYTES]), data)
+        except HeaderError as error:
+            raise ForeignDirectory(f"{path} is damaged ({error}): replace this member") from error

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from mmap import mmap
 from typing import Final
 
 MAGIC: Final = b"DWCPLOG\x01"
@@ -115,6 +117,18 @@ def scan_segment(header: SegmentHeader, data: bytes) -> Scan:
     return Scan(payloads, offset, Finding.END)
 
 
+def each_record(header: SegmentHeader, data: bytes | mmap) -> Iterator[bytes]:
+    """The records of a segment that is complete, one at a time. Raises HeaderError."""
+    offset, ordinal = HEADER_BYTES, header.first
+    while offset < len(data):
+        found = _record_at(header, data, offset)
+        if found is None or found[0] != ordinal:
+            raise HeaderError(f"its record at byte {offset} is damaged")
+        yield found[1]
+        offset += FRAME_BYTES + len(found[1])
+        ordinal += 1
+
+
 def has_record_after(header: SegmentHeader, data: bytes, offset: int) -> bool:
     """True when a good record starts anywhere above `offset`."""
     while (offset := data.find(header.marker, offset + 1)) != -1:
@@ -127,7 +141,9 @@ def _payload_crc(header: SegmentHeader, ordinal: int, payload: bytes | memoryvie
     return zlib.crc32(payload, zlib.crc32(ordinal.to_bytes(8, "big"), header.seed))
 
 
-def _frame_at(header: SegmentHeader, data: bytes, offset: int) -> tuple[int, int, int] | None:
+def _frame_at(
+    header: SegmentHeader, data: bytes | mmap, offset: int
+) -> tuple[int, int, int] | None:
     """(length, ordinal, payload CRC) of a whole, good frame, or None."""
     if offset + FRAME_BYTES > len(data):
         return None
@@ -139,7 +155,7 @@ def _frame_at(header: SegmentHeader, data: bytes, offset: int) -> tuple[int, int
     return length, ordinal, payload_crc
 
 
-def _record_at(header: SegmentHeader, data: bytes, offset: int) -> tuple[int, bytes] | None:
+def _record_at(header: SegmentHeader, data: bytes | mmap, offset: int) -> tuple[int, bytes] | None:
     """(ordinal, payload) of a whole, good record, or None."""
     if (frame := _frame_at(header, data, offset)) is None:
         return None

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from dwcp_replica.durable.faults import DiskFull
-from dwcp_replica.durable.state import LmdbRecords, StateDirectory
+from dwcp_replica.durable.lmdb_records import LmdbRecords
+from dwcp_replica.durable.state import StateDirectory
 
 
 def written(directory: StateDirectory, start: int, stop: int) -> bytes:

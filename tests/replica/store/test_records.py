@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwcp_replica.durable.state import LmdbRecords
+from dwcp_replica.durable.lmdb_records import LmdbRecords
 from dwcp_replica.store.digest import Trie
 from dwcp_replica.store.records import MemoryNodes, MemoryRecords, Section, StateRecords
 
