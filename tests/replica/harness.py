@@ -29,6 +29,7 @@ import msgspec
 
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.matching import ReplyChecker
+from dwcp.wire.committed import Committed
 from dwcp.wire.envelope import (
     Busy,
     Envelope,
@@ -54,7 +55,9 @@ from dwcp.wire.records import (
     Identity,
     Member,
     Parameters,
+    Protocol,
     SignedGenesis,
+    Trust,
     genesis_signing_bytes,
     is_complete,
     scope_of,
@@ -66,7 +69,7 @@ from dwcp_replica.sim.strategies import strategy_hooks
 from replica.ports import free_port
 from replica.waiting import until
 
-Answer = Reply | QueryReply | Busy | Rejected
+Answer = Reply | Committed | QueryReply | Busy | Rejected
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 CLUSTER = "test"
 NAMESPACE = "default"
@@ -212,7 +215,8 @@ class Http:
     async def post_all(self, places: Iterable[Place], envelope: Envelope) -> list[Reply]:
         """Send to every replica; every answer must be a reply."""
         answers = await asyncio.gather(*(self.post(place, envelope) for place in places))
-        replies = [answer for answer in answers if isinstance(answer, Reply)]
+        said = [a.reply if isinstance(a, Committed) else a for a in answers]
+        replies = [answer for answer in said if isinstance(answer, Reply)]
         assert len(replies) == len(answers), answers
         return replies
 
@@ -221,6 +225,8 @@ class Operator:
     """Makes clusters out of waiting replicas."""
 
     def __init__(self, http: Http, clients: Sequence[Ed25519Signer] = ()) -> None:
+        self.protocol: Protocol = "pbft"
+        self.trust: Trust = "Byzantine"
         self.admin = Ed25519Signer.generate()
         self.clients = list(clients)
         self._http = http
@@ -248,8 +254,8 @@ class Operator:
             cluster=CLUSTER,
             namespace=NAMESPACE,
             epoch=0,
-            protocol="pbft",
-            trust="Byzantine",
+            protocol=self.protocol,
+            trust=self.trust,
             members=tuple(
                 Member(i.name, i.identity, i.certificate, f"127.0.0.1:{p.peer_port}", p.url)
                 for i, p in zip(identities, places, strict=True)
