@@ -80,6 +80,16 @@ RAFT_LAGGARD: Final = Setting(
 )
 """Who lags stands for election when the leader is gone."""
 
+RAFT_LONGER_AND_OLDER: Final = Setting(
+    n=4,
+    operations=40,
+    liars={},
+    faults=(Cut((0,), 400, 200), Crash(1, 595, 120), Crash(2, 595, 60), Crash(3, 595, 60)),
+    weather=Link(),
+    protocol="raft",
+)
+"""A leader that is cut off goes on alone; it comes back when the others all restart."""
+
 
 def raft_lying(lie: str, member: int = 0, *faults: Fault) -> Setting:
     """Lives of Raft with one liar, and these faults or the seed's."""
@@ -199,7 +209,7 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
     ("raft-ack-in-an-older-term", raft_bugs.ack_in_an_older_term, RAFT, 200),
     ("raft-same-term-overwrite", raft_bugs.same_term_overwrite, raft_lying("twins"), 100),
     ("raft-vote-without-log-check", raft_bugs.vote_without_log_check, RAFT_LAGGARD, 100),
-    ("raft-length-before-term", raft_bugs.length_before_term, RAFT, 300),
+    ("raft-length-before-term", raft_bugs.length_before_term, RAFT_LONGER_AND_OLDER, 100),
     (
         "raft-vote-without-certificate-check",
         raft_bugs.vote_without_certificate_check,
