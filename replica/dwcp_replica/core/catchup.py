@@ -42,6 +42,8 @@ def pursue(core: Core) -> None:
         transfer.pursue(core)
     elif core.stateless and core.stable is None:
         transfer.ask_checkpoint(core)
+    elif core.stateless:  # catch-up brought a checkpoint before anybody had shown one
+        transfer.begin_at_stable(core)
     starts = {m: start for m, s in core.peers.items() if (start := wanted_from(core, s))}
     waited = core.fetch_since_ms
     if not starts or (waited is not None and core.now_ms - waited < patience_ms(core)):

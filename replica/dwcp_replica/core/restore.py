@@ -177,7 +177,6 @@ def begin(core: Core) -> None:
     core.heard_ms = dict.fromkeys(range(core.n), core.now_ms + patience_ms)
     core.heartbeat_ms = core.now_ms
     if core.stateless and core.stable is not None and core.shows_state:
-        stamp_ms, body = core.log.stamp_at(core.low), core.log.body_at(core.low)
-        transfer.begin(core, core.stable, stamp_ms, body)
+        transfer.begin_at_stable(core)
     elif (state := core.states.get(core.applied)) is not None:
         checkpoints.vote(core, core.applied, state)  # said before, and perhaps not heard

@@ -152,6 +152,13 @@ def take_stable(core: Core, sender: int, certificate: Certificate) -> None:
     return checkpoints.set_stable(core, certificate)
 
 
+def begin_at_stable(core: Core) -> None:
+    """Without a usable state, aim at the stable checkpoint that my own log holds."""
+    if core.stable is not None and core.shows_state:
+        stamp_ms, body = core.log.stamp_at(core.low), core.log.body_at(core.low)
+        begin(core, core.stable, stamp_ms, body)
+
+
 def begin(core: Core, certificate: Certificate, stamp_ms: int, body: bytes | None) -> None:
     """Aim at this checkpoint; where the log does not lead there, it starts anew from it.
 

@@ -27,6 +27,13 @@ def test_fixed_seeds(first: int) -> None:
     assert sum(report.crashes > 0 for report in reports) > 15
 
 
+@pytest.mark.parametrize("seed", [9, 5197, 3439004223])
+def test_lives_that_once_failed(seed: int) -> None:
+    """9, 5197: the state at the stable checkpoint was shown no more, while others waited for it.
+    3439004223: a member whose log and state were damaged caught up, and asked for no state."""
+    simulate(seed)
+
+
 @pytest.mark.slow
 def test_a_campaign_of_lives_that_nobody_has_seen() -> None:
     """A failure names its seed, and that is the bug report."""
