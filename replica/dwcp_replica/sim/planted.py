@@ -192,8 +192,8 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
     (
         "fast-reads-with-ordered-reads-of-f+1",
         bugs.fast_reads_with_ordered_reads_of_f_plus_1,
-        READING,
-        400,
+        replace(READING, weather=Link(1, 40)),  # members that lag fetch what they lack sooner
+        200,
     ),
     ("fast-reads-of-f+1", bugs.fast_reads_of_f_plus_1, READING, 60),
     ("fast-reads-without-results", bugs.fast_reads_without_results, MIXED_READS, 30),
