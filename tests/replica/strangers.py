@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 
 from client.members import Members, results
+from client.test_committed import Cluster
 from client.test_reads import Asking
 from client.world import World
 from dwcp.connection import ClientHello, Incoming, ServerHello, client_hello
 from dwcp.identity import Ed25519Verifier
-from dwcp.matching import ReplicaMessage
+from dwcp.matching import ReplicaMessage, content_of
 from dwcp.watching import WatchCore, WatchOutput
+from dwcp.wire.committed import Committed
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import (
     Batch,
@@ -352,6 +354,7 @@ def answers() -> list[Target]:
         Answers("Busy").target(),
         Answers("Rejected").target(),
         QueryAnswers().target(),
+        proven_answers(),
         WatchAnswers().target(),
     ]
 
@@ -407,6 +410,39 @@ class Answers:
         for frame, member in self.genuine.items():
             core.received(member, self._decode(frame), self.world.now_ms)
         return bool(core.poll(self.world.now_ms).outcomes)
+
+
+def proven_answers() -> Target:
+    """A client under Crash trust, to which one reply with its proof is enough: what it believes
+    is what the cluster has executed, whatever was changed around it."""
+    cluster = Cluster()
+    truth = content_of(cluster.reply())
+
+    def take(message: ReplicaMessage) -> str:
+        collector = cluster.collector()
+        finding = collector.add(min(message.member, 2), message)
+        if collector.answer is None:
+            assert finding.refused, message
+            return "refused"
+        answer = collector.answer
+        assert (answer.index, answer.revision, answer.results) == truth, message
+        assert isinstance(message, Committed), message
+        assert any(proves_no_more(message, one) for one in genuine), message
+        return "same"
+
+    genuine = [cluster.answer(member) for member in range(3)]
+    frames = [encode(one) for one in genuine]
+    return Target("Committed", frames, taken_or_not(decoder_of(ReplicaMessage), take))
+
+
+def proves_no_more(changed: Committed, genuine: Committed) -> bool:
+    """The same chain and certificate, with some of its votes in any order."""
+    one, other = changed.certificate, genuine.certificate
+    return (
+        [header.hash() for header in changed.headers] == [h.hash() for h in genuine.headers]
+        and (one.kind, one.header, one.state) == (other.kind, other.header, other.state)
+        and set(one.votes) <= set(other.votes)
+    )
 
 
 class QueryAnswers:
