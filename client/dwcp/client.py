@@ -37,6 +37,7 @@ from dwcp.waiting import Limits
 from dwcp.watch import Watch, Watches
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import Busy, Envelope, Rejected
+from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
@@ -45,6 +46,9 @@ from dwcp.wire.watch import Filter, Page, Pull, watched
 DEADLINE_MS: Final = 30_000
 CONNECT_S_MAX: Final = 10.0
 CLOSE_S_MAX: Final = 2.0
+FOLLOW_AGAIN_S: Final = 1.0
+RECORDS_BYTES_MAX: Final = 4 * 1024 * 1024
+_decode_records: Callable[[bytes], Records] = decoder_of(Records)
 _decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 CLIENT_KEY_FILE: Final = "client.key"
 GENESIS_FILE: Final = "genesis.msgpack"
@@ -76,17 +80,10 @@ class Client(Calls):
             genesis, key, Ed25519Verifier(), limits, secrets.token_bytes(SEED_BYTES)
         )
         genesis_hash = genesis.hash()
-        self._connections = tuple(
-            Connection(
-                member=number,
-                url=member.client,
-                trust=authority or aiohttp.Fingerprint(member.certificate),
-                answer=lambda hello: client_hello(genesis_hash, key, hello),
-                on_change=self._on_change,
-                on_message=self._on_message,
-            )
-            for number, member in enumerate(genesis.members)
-        )
+        self._authority = authority
+        self._answer = lambda hello: client_hello(genesis_hash, key, hello)
+        self._connections = [self._connection(n) for n in range(len(genesis.members))]
+        self._unknown_epoch = asyncio.Event()
         self._watches = Watches(
             genesis, Ed25519Verifier(), self._send_pull, self._newest, self._on_lie
         )
@@ -153,6 +150,7 @@ class Client(Calls):
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX)
         self._http = aiohttp.ClientSession(timeout=timeout)
         self._start(self._drive(), "dwcp-session")
+        self._start(self._follow(), "dwcp-epochs")
         for connection in self._connections:
             self._start(connection.run(self._http), f"dwcp-member-{connection.member}")
         return self
@@ -218,7 +216,7 @@ class Client(Calls):
     @property
     def liars(self) -> Mapping[str, str]:
         """The members proven to have lied to this client, and how, by name."""
-        names = self._genesis.members
+        names = self._core.checker.peers
         lies = {m: f"{what} (a watch)" for m, what in self._watches.core.lies.items()}
         lies |= {m: lie.describe() for m, lie in self._core.lies.items()}
         return MappingProxyType({names[m].name: lie for m, lie in sorted(lies.items())})
@@ -242,7 +240,7 @@ class Client(Calls):
     @property
     def connected(self) -> Mapping[str, bool]:
         """Which members this client is connected to, by name."""
-        names = self._genesis.members
+        names = self._core.checker.peers
         return MappingProxyType({names[c.member].name: c.up for c in self._connections})
 
     @property
@@ -282,7 +280,7 @@ class Client(Calls):
     def _late(self, ticket: int, deadline_ms: int) -> errors.DWCPError:
         """What to say, and what to check, when a deadline has passed."""
         progress = self._core.progress(ticket)
-        names = self._genesis.members
+        names = self._core.checker.peers
         parts = [f"no answer within {deadline_ms / 1000:g} s"]
         if progress.sent:
             parts.append(f"{progress.matching} of the {progress.needed} matching replies needed")
@@ -364,7 +362,7 @@ class Client(Calls):
             self._on_lie(lie.member, lie.describe())
 
     def _on_lie(self, member: int, what: str) -> None:
-        name = self._genesis.members[member].name
+        name = self._core.checker.peers[member].name
         if name not in self._named:  # one line a member: a liar must not flood the log
             self._named.add(name)
             _log.warning("replica %s lied: it %s", name, what)
@@ -389,6 +387,52 @@ class Client(Calls):
             case Broken(message):
                 self._fail(ticket, errors.BrokenAnswer(message))
 
+    def _connection(self, number: int) -> Connection:
+        member = self._core.checker.peers[number]
+        return Connection(
+            member=number,
+            url=member.client,
+            trust=self._authority or aiohttp.Fingerprint(member.certificate),
+            answer=self._answer,
+            on_change=self._on_change,
+            on_message=self._on_message,
+        )
+
+    async def _follow(self) -> None:
+        """Fetch and verify the records of epochs that replicas answer in, as they come."""
+        while True:
+            await self._unknown_epoch.wait()
+            self._unknown_epoch.clear()
+            for member in self._core.checker.peers.copy():
+                if not self._core.checker.wants_records:
+                    break
+                self._learn(await self._records(member.client))
+            if self._core.checker.wants_records:
+                await asyncio.sleep(FOLLOW_AGAIN_S)
+                self._unknown_epoch.set()
+
+    async def _records(self, url: str) -> tuple[CertifiedRecord, ...]:
+        """The records after the newest one known here, as one replica shows them."""
+        assert self._http is not None, "running"
+        where = f"{url.rstrip('/')}/dwcp/v1/epochs?from={self._core.checker.epoch}"
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX), self._http.get(where) as response:
+                return _decode_records(await response.content.read(RECORDS_BYTES_MAX)).records
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            return ()
+
+    def _learn(self, records: tuple[CertifiedRecord, ...]) -> None:
+        """Take records that verify; connect to members that are new."""
+        fault = self._core.learn(records, self._now_ms())
+        if fault is not None:
+            _log.warning("epoch records were refused: %s", fault)
+        assert self._http is not None, "running"
+        for number in range(len(self._connections), len(self._core.checker.peers)):
+            connection = self._connection(number)
+            self._connections.append(connection)
+            self._start(connection.run(self._http), f"dwcp-member-{number}")
+        self._wake.set()
+
     def _on_change(self, member: int, up: bool) -> None:
         self._watches.changed(member, up=up)
         if up:
@@ -405,6 +449,8 @@ class Client(Calls):
                 self._watches.received(member, message)
             case _:
                 self._core.received(member, message, self._now_ms())
+                if self._core.checker.wants_records:
+                    self._unknown_epoch.set()
                 self._wake.set()
 
     @staticmethod

@@ -29,11 +29,13 @@ Pure: no clock, no randomness, no I/O.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
 
+from dwcp.epochs import RecordChain
 from dwcp.wire.committed import Committed, proves
 from dwcp.wire.envelope import (
     Busy,
@@ -43,10 +45,11 @@ from dwcp.wire.envelope import (
     refusal_signing_bytes,
     reply_signing_bytes,
 )
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.operations import EnvelopeFailure, Result
 from dwcp.wire.query import QueryReply, query_reply_signing_bytes
 from dwcp.wire.quorum import liars, quorum
-from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.records import EpochRecord, Member, scope_of
 from dwcp.wire.signing import Verifier
 
 ReplicaMessage = Reply | Committed | QueryReply | Busy | Rejected
@@ -126,52 +129,118 @@ NOTHING: Final = Finding()
 
 
 class ReplyChecker:
-    """Knows the members of one epoch record, and checks what they sign.
+    """Knows the epoch records that were verified, and checks what their members sign.
 
-    `needed` equal replies answer what went through the log.
+    `peers` are all members that a record ever named, in the order in which they were learned of:
+    the numbers by which a client knows them. `f`, `quorum` and `needed` are those of the newest
+    record; `needed` equal replies, all of one record, answer what went through the log.
     """
 
-    def __init__(self, record: EpochRecord, verifier: Verifier) -> None:
-        self.n = len(record.members)
-        self.f = liars(self.n, record.trust)
-        self.quorum = quorum(self.n, record.trust)
+    def __init__(self, genesis: EpochRecord, verifier: Verifier) -> None:
+        self.records = RecordChain(genesis, verifier)
+        self.peers: list[Member] = []
+        self.unknown_epoch = 0
+        self._verifier = verifier
+        self.enter(genesis)
+
+    def enter(self, record: EpochRecord) -> None:
+        """Count by this record from now on."""
+        members = len(record.members)
+        self.f = liars(members, record.trust)
+        self.quorum = quorum(members, record.trust)
         self.wants_proof = record.trust == "Crash"
         self.needed = self.quorum if record.parameters.fast_reads else self.f + 1
-        self._record = record
-        self._epoch = record.epoch
-        self._identities = tuple(m.identity for m in record.members)
-        self._scope = scope_of(record, record)
-        self._verifier = verifier
+        known = {peer.identity: place for place, peer in enumerate(self.peers)}
+        for member in record.members:
+            if member.identity in known:
+                self.peers[known[member.identity]] = member
+            else:
+                self.peers.append(member)
+        self._current = tuple(
+            next(i for i, p in enumerate(self.peers) if p.identity == member.identity)
+            for member in record.members
+        )
+
+    @property
+    def n(self) -> int:
+        """How many members were ever known: every number of one is below."""
+        return len(self.peers)
+
+    @property
+    def current(self) -> tuple[int, ...]:
+        """The numbers of the newest record's members, in its order."""
+        return self._current
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch whose record was verified."""
+        return self.records.current.epoch
+
+    @property
+    def wants_records(self) -> bool:
+        """True when a replica answered in an epoch whose record is not known here."""
+        return self.unknown_epoch > self.epoch
+
+    def learn(self, certified: Iterable[CertifiedRecord]) -> str | None:
+        """Follow epochs; why a record does not hold, or None."""
+        before = self.records.current.epoch
+        fault = self.records.extend(certified)
+        for record in self.records.records[before + 1 :]:
+            self.enter(record)
+        return fault
+
+    def needed_in(self, epoch: int) -> int:
+        """How many equal replies, all made in this epoch, are an answer."""
+        record = self.records.record(epoch)
+        if record is None or epoch == self.records.current.epoch:
+            return self.needed
+        n = len(record.members)
+        fast = record.parameters.fast_reads
+        return quorum(n, record.trust) if fast else liars(n, record.trust) + 1
 
     def refuse(
         self, member: int, said: ReplicaMessage, envelope_sig: bytes
     ) -> RefusedReason | None:
         """Why this does not count as the member's word on an envelope; None when it does."""
-        if said.member != member:
-            return "another-member"
-        if said.epoch != self._epoch:
+        record = self.records.record(said.epoch)
+        if record is None:
+            self.unknown_epoch = max(self.unknown_epoch, said.epoch)
             return "another-epoch"
+        identity = self.peers[member].identity
+        members = record.members
+        if said.member >= len(members) or members[said.member].identity != identity:
+            return "another-member"
+        scope = scope_of(self.records.genesis, record)
         match said:
             case Reply():
-                message = reply_signing_bytes(self._scope, said)
+                message = reply_signing_bytes(scope, said)
             case Committed():
                 return self.refuse(member, said.reply, envelope_sig)
             case QueryReply():
-                message = query_reply_signing_bytes(self._scope, said)
+                message = query_reply_signing_bytes(scope, said)
             case Busy() | Rejected():
-                message = refusal_signing_bytes(self._scope, said, envelope_sig)
-        if not self._verifier.verify(self._identities[member], message, said.sig):
+                message = refusal_signing_bytes(scope, said, envelope_sig)
+        if not self._verifier.verify(identity, message, said.sig):
             return "signature"
         return None
 
     def is_proven(self, said: Committed) -> bool:
         """True when a quorum has signed for the entry of this reply."""
-        return proves(self._record, self._scope, self._verifier, said)
+        record = self.records.record(said.epoch)
+        if record is None:
+            return False
+        scope = scope_of(self.records.genesis, record)
+        return proves(record, scope, self._verifier, said)
 
 
 def content_of(reply: Reply) -> Content:
     """The part of a reply on which f+1 members must agree."""
     return (reply.index, reply.revision, reply.results)
+
+
+def _counted(reply: Reply) -> tuple[int, Content]:
+    """What must be equal for two replies to add up: also the epoch, whose members they are."""
+    return (reply.epoch, content_of(reply))
 
 
 def results_of(results: bytes) -> tuple[Result, ...] | None:
@@ -251,7 +320,7 @@ class Collector:
         """How many members agree on the answer that most give."""
         if self.answer is not None:
             return len(self.answer.replies)
-        votes = (content_of(vote) for votes in self._votes.values() for vote in votes)
+        votes = (_counted(vote) for votes in self._votes.values() for vote in votes)
         return max(Counter(votes).values(), default=0)
 
     @property
@@ -262,7 +331,8 @@ class Collector:
         for reason, count in Counter(r.reason for r in self._rejected.values()).items():
             if count > self._checker.f:
                 return Rejection(reason, self._message(reason))
-        if len(self._rejected) >= self._checker.n - self._checker.f:
+        members = len(self._checker.current)
+        if len(self._rejected) >= members - self._checker.f:
             words = sorted({r.reason for r in self._rejected.values()})
             return Rejection(MIXED, f"the replicas rejected it for different reasons: {words}")
         return None
@@ -307,7 +377,7 @@ class Collector:
             self.heard.add(member)
             return NOTHING
         own = self._votes.get(member, [])
-        if any(content_of(vote) == content for vote in own):
+        if any(_counted(vote) == _counted(reply) for vote in own):
             return NOTHING
         if (reason := self._refuse(member, reply)) is not None:
             return Finding(refused=reason)
@@ -319,18 +389,20 @@ class Collector:
         self._busy.pop(member, None)
         self._rejected.pop(member, None)
         self._votes[member] = [*own[1 - VOTES_PER_MEMBER_MAX :], reply]
-        return self._decide(content) if self.answer is None else self._compare([member])
+        return self._decide(reply) if self.answer is None else self._compare([member])
 
     def _refuse(self, member: int, message: ReplicaMessage) -> RefusedReason | None:
         return self._checker.refuse(member, message, self._envelope_sig)
 
-    def _decide(self, content: Content) -> Finding:
+    def _decide(self, reply: Reply) -> Finding:
+        """Count what agrees with a reply: within its epoch's record, never across two."""
+        said = _counted(reply)
         agreeing = tuple(
-            vote for own in self._votes.values() for vote in own if content_of(vote) == content
+            vote for own in self._votes.values() for vote in own if _counted(vote) == said
         )
-        if len(agreeing) < self._checker.needed:
+        if len(agreeing) < self._checker.needed_in(reply.epoch):
             return NOTHING
-        self.answer = Answer(*content, agreeing)
+        self.answer = Answer(*content_of(reply), agreeing)
         return self._compare(list(self._votes))
 
     def _compare(self, members: list[int]) -> Finding:

@@ -91,10 +91,10 @@ class _Asked:
 
     def best(self) -> tuple[QueryReply, ...]:
         """The equal replies of most members."""
-        by_content: dict[Content, list[QueryReply]] = {}
+        by_content: dict[tuple[int, Content], list[QueryReply]] = {}
         for own in self.votes.values():
-            for vote in own:
-                by_content.setdefault(_content(vote), []).append(vote)
+            for vote in own:  # replies of two epochs never add up
+                by_content.setdefault((vote.epoch, _content(vote)), []).append(vote)
         best: list[QueryReply] = []
         for replies in by_content.values():
             best = replies if len(replies) > len(best) else best
@@ -163,7 +163,7 @@ class Reads:
 
     def add(self, ticket: int, operations: Sequence[Operation], needed: int) -> None:
         """Queue reads for one query. Raises errors.Busy, errors.Refused."""
-        self._waiting[needed].add(ticket, operations)
+        self._waiting.setdefault(needed, WaitingQueue(self._limits)).add(ticket, operations)
 
     def withdraw(self, ticket: int) -> bool:
         """Forget a ticket; True when it had not been asked yet."""
@@ -265,7 +265,10 @@ class Reads:
     def _judge(self, asked: _Asked) -> tuple[Lie, ...]:
         """Answer when enough members agree, give up when they no longer can."""
         best = asked.best()
-        if len(best) >= asked.needed:
+        enough = asked.needed
+        if best and best[0].epoch != self._checker.records.current.epoch:
+            enough = max(enough, self._checker.needed_in(best[0].epoch))
+        if len(best) >= enough:
             return self._settle(asked, best)
         if len(best) + len(asked.waits_for) < asked.needed:
             self._fall_back(asked, "different")

@@ -61,6 +61,7 @@ from dwcp.wire.envelope import (
     Reply,
     envelope_signing_bytes,
 )
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.operations import (
     CloseSession,
     EnvelopeFailure,
@@ -97,11 +98,11 @@ class SessionCore:
         self._genesis = genesis
         self._genesis_hash = genesis.hash()
         self._signer = signer
-        self._checker = ReplyChecker(genesis, verifier)
+        self.checker = ReplyChecker(genesis, verifier)
         self._waiting = WaitingQueue(self.limits)
         self.reads: Reads | None = None
         if seed is not None:
-            self.reads = Reads(genesis, signer, self._checker, self.limits, seed)
+            self.reads = Reads(genesis, signer, self.checker, self.limits, seed)
         self._out = Output()
         self._next_ticket = 1
         self._session: int | None = None
@@ -115,20 +116,35 @@ class SessionCore:
         self._in_flight: dict[bytes, InFlight] = {}
         self._history = History()
         self._connected: set[int] = set()
-        self._views = [1] * self._checker.n
+        self._views: dict[int, tuple[int, int]] = {}
 
     # --- what the shell asks ---------------------------------------------------------------
 
     @property
     def primary(self) -> int:
         """The member that is believed to lead."""
-        view = sorted(self._views, reverse=True)[self._checker.f]
-        return self._genesis.primary(view)
+        checker = self.checker
+        seen = [self._views.get(member, (0, 1)) for member in checker.current]
+        epoch, view = sorted(seen, reverse=True)[checker.f]
+        record = checker.records.current
+        return checker.current[record.primary(view if epoch == record.epoch else 1)]
+
+    def learn(self, certified: Sequence[CertifiedRecord], now_ms: int) -> str | None:
+        """Follow epochs, each record checked against the one before; why one does not hold.
+
+        What is under way goes to everybody again: replies of two epochs never add up.
+        """
+        before = self.checker.epoch
+        fault = self.checker.learn(certified)
+        if self.checker.epoch > before:
+            for item in self._in_flight.values():
+                self._resend(item, now_ms)
+        return fault
 
     @property
     def needed(self) -> int:
-        """How many equal replies answer what goes through the log."""
-        return self._checker.needed
+        """How many equal replies are an answer to what goes through the log."""
+        return self.checker.needed
 
     @property
     def session(self) -> int | None:
@@ -165,7 +181,7 @@ class SessionCore:
         """How far a ticket without an outcome has come."""
         if self.reads is not None and (progress := self.reads.progress(ticket)) is not None:
             return progress
-        needed = self._checker.needed
+        needed = self.checker.needed
         if ticket in self._waiting:
             return Progress(sent=False, needed=needed)
         for item in self._in_flight.values():
@@ -244,8 +260,9 @@ class SessionCore:
 
     def received(self, member: int, message: ReplicaMessage, now_ms: int) -> None:
         """Take a message that arrived over the connection to `member`."""
-        if isinstance(message, Reply | Committed | QueryReply) and 0 <= member < self._checker.n:
-            self._views[member] = max(self._views[member], min(message.view, 2**62))
+        if isinstance(message, Reply | Committed | QueryReply) and 0 <= member < self.checker.n:
+            seen = (message.epoch, min(message.view, 2**62))
+            self._views[member] = max(self._views.get(member, (0, 1)), seen)
         item = self._in_flight.get(message.request)
         collector = item.collector if item else self._history.get(message.request)
         finding = None
@@ -335,7 +352,7 @@ class SessionCore:
             sequence=sequence,
             envelope=envelope,
             groups=groups,
-            collector=Collector(self._checker, request, envelope.sig, read_only=read_only),
+            collector=Collector(self.checker, request, envelope.sig, read_only=read_only),
             started_ms=now_ms,
             resend_at_ms=now_ms + wait_ms,
             wait_ms=wait_ms,

@@ -27,6 +27,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from dwcp.epochs import RecordChain
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.matching import ReplyChecker
 from dwcp.wire.committed import Committed
@@ -40,6 +41,7 @@ from dwcp.wire.envelope import (
     envelope_signing_bytes,
     reply_signing_bytes,
 )
+from dwcp.wire.epochs import Records
 from dwcp.wire.operations import (
     OpenSession,
     Operation,
@@ -316,6 +318,7 @@ class RawClient:
     def __init__(self, genesis: EpochRecord, signer: Ed25519Signer) -> None:
         self.signer = signer
         self.session = 0
+        self.records = RecordChain(genesis, Ed25519Verifier())
         self._genesis = genesis
         self._sequence = 0
         self._verifier = Ed25519Verifier()
@@ -342,6 +345,14 @@ class RawClient:
         signature = self.signer.sign(query_signing_bytes(self._genesis.hash(), body))
         return Query(self.signer.public_key, body, signature)
 
+    async def follow(self, http: Http, place: Place) -> int:
+        """Verify the epoch records that one replica shows; the newest epoch."""
+        code, body, _ = await http.call("GET", f"{place.url}/dwcp/v1/epochs?from=0")
+        assert code == 200
+        fault = self.records.extend(msgspec.msgpack.decode(body, type=Records).records)
+        assert fault is None, fault
+        return self.records.current.epoch
+
     def opening(self) -> Envelope:
         operation = OpenSession(secrets.token_bytes(16), int(time.time() * 1000))
         return self.sign(msgspec.msgpack.encode(EnvelopeBody(0, 0, 0, (operation,))))
@@ -353,10 +364,12 @@ class RawClient:
 
     def agreed(self, replies: Sequence[Reply]) -> tuple[Result, ...]:
         """The results, when all replies are signed by distinct members and match."""
-        scope = scope_of(self._genesis, self._genesis)
         assert len({reply.member for reply in replies}) == len(replies)
         for reply in replies:
-            key = self._genesis.members[reply.member].identity
+            record = self.records.record(reply.epoch)
+            assert record is not None, f"epoch {reply.epoch} is not known: follow first"
+            scope = scope_of(self._genesis, record)
+            key = record.members[reply.member].identity
             assert self._verifier.verify(key, reply_signing_bytes(scope, reply), reply.sig)
         assert len({(r.request, r.index, r.revision, r.results) for r in replies}) == 1, replies
         return decode_results(replies[0].results)

@@ -31,6 +31,8 @@ COMMANDS: Final = {
     "lease": Lazy("dwcp.cli.lease", "lease", "Make, keep, list and end leases."),
     "bench": Lazy("dwcp.cli.bench", "bench", "Measure how fast a cluster answers."),
     "gateway": Lazy("dwcp.cli.gateway", "gateway", "Serve etcd's JSON API, verified."),
+    "admin": Lazy("dwcp.cli.admin", "admin", "Begin another epoch; sign an anchor."),
+    "verify-chain": Lazy("dwcp.cli.admin", "verify_chain", "Check the chain of epoch records."),
     "evidence": Lazy("dwcp.cli.evidence", "evidence", "Show, export and check proofs of lies."),
     "predict": Lazy("dwcp.cli.predict", "predict", "Predict the latency of a cluster to be."),
     "demo": Lazy("dwcp.cli.demo", "demo", "Watch four replicas agree, one killed, one lying."),

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dwcp.wire.envelope import Envelope, Rejected
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis
 from dwcp.wire.signing import Verifier
+from dwcp.wire.switch import AdminSwitch
 from dwcp.wire.watch import Pull
 from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.views import EvidenceView, StatusView
@@ -99,6 +101,14 @@ class Host(Protocol):
 
     def service(self) -> ClientService | None:
         """The running replica, or None while there is none."""
+        ...
+
+    def certified(self) -> tuple[CertifiedRecord, ...] | None:
+        """The epoch records after genesis, with their certificates; None while not running."""
+        ...
+
+    def order(self, order: AdminSwitch) -> tuple[str, str] | None:
+        """Take an order of the admin; else an enumerated word and a sentence why not."""
         ...
 
     def status(self) -> StatusView:

@@ -10,6 +10,7 @@ from aiohttp import web
 from dwcp_replica.api.bootstrap import BootstrapHandler
 from dwcp_replica.api.connect import ConnectHandler
 from dwcp_replica.api.envelopes import EnvelopeHandler
+from dwcp_replica.api.epochs import EpochsHandler
 from dwcp_replica.api.host import Host
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.observe import ObserveHandler
@@ -36,6 +37,9 @@ class ApiServer:
         app.router.add_get("/dwcp/v1/identity", bootstrap.identity)
         app.router.add_get("/dwcp/v1/genesis", bootstrap.get)
         app.router.add_put("/dwcp/v1/genesis", bootstrap.put)
+        epochs = EpochsHandler(host, problems)
+        app.router.add_get("/dwcp/v1/epochs", epochs.get)
+        app.router.add_post("/dwcp/v1/orders", epochs.post)
         app.router.add_post("/dwcp/v1/envelopes", envelopes.post)
         app.router.add_get("/dwcp/v1/connect", self._connect.get)
         app.router.add_route("*", "/v3/{path:.*}", problems.etcd_path)

@@ -126,7 +126,10 @@ class Log:
         header = slot.header
         assert header.index == self.last + 1, f"gap: {header.index} after {self.last}"
         assert header.prev == self.tip.hash, f"entry {header.index} does not extend the log"
-        assert header.term >= self.tip.term, f"term went back at {header.index}"
+        if self._slots:
+            below = self._slots[-1].header
+            later = (header.epoch, header.term) >= (below.epoch, below.term)
+            assert later, f"term went back at {header.index}"
         self._slots.append(slot)
 
     def truncate(self, last: int) -> list[Slot]:

@@ -42,7 +42,7 @@ def vote(core: Core, index: int, state: bytes) -> None:
         return
     slot = core.log.slot(index)
     assert slot is not None, "executed entries stand in the log"
-    if core.mute is None:
+    if core.mute is None and not core.sealed:
         core.my_checkpoint = core.vote_checkpoint(slot.header, state)
         core.broadcast(core.my_checkpoint)
     check_stable(core, index)

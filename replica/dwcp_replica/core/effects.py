@@ -12,6 +12,14 @@ from enum import StrEnum
 from msgspec import Struct
 
 from dwcp.wire.envelope import Envelope
+from dwcp.wire.epochs import (
+    CertifiedRecord,
+    Seal,
+    SlotCertificate,
+    SlotChange,
+    SlotProposal,
+    SlotValue,
+)
 from dwcp.wire.peer import (
     AnyElection,
     Certificate,
@@ -23,6 +31,7 @@ from dwcp.wire.peer import (
     Vote,
 )
 from dwcp.wire.signing import Count, Hash
+from dwcp.wire.switch import AdminSwitch
 
 EVERYONE = -1
 """The address of a message to every other member."""
@@ -124,6 +133,38 @@ class BaseRecord(Struct, frozen=True, array_like=True, tag="base"):
     body: bytes = b""
 
 
+class SealedRecord(Struct, frozen=True, array_like=True, tag="sealed"):
+    """I ended an epoch with this SEAL, and sign nothing more in its log."""
+
+    seal: Seal
+
+
+class SlotVoteRecord(Struct, frozen=True, array_like=True, tag="slot-vote"):
+    """I accepted this value in this view of the slot; `proposed`: I proposed it there."""
+
+    view: Count
+    value: SlotValue
+    proposed: SlotProposal | None = None
+
+
+class SlotPreparedRecord(Struct, frozen=True, array_like=True, tag="slot-prepared"):
+    """A quorum accepted a value in the slot; durable before my COMMIT."""
+
+    certificate: SlotCertificate
+
+
+class SlotChangeRecord(Struct, frozen=True, array_like=True, tag="slot-change"):
+    """I asked for this view of the slot, and sign nothing below it there."""
+
+    change: SlotChange
+
+
+class EpochBegun(Struct, frozen=True, array_like=True, tag="epoch"):
+    """The next epoch's record is decided; records that follow belong to it."""
+
+    certified: CertifiedRecord
+
+
 Record = (
     EntryRecord
     | BaseRecord
@@ -134,6 +175,11 @@ Record = (
     | EnteredRecord
     | TermRecord
     | EvidenceRecord
+    | SealedRecord
+    | SlotVoteRecord
+    | SlotPreparedRecord
+    | SlotChangeRecord
+    | EpochBegun
 )
 
 # --- events that tests and operators listen to --------------------------------------------
@@ -236,6 +282,39 @@ class Halted:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class EpochSealed:
+    """This replica ended `epoch`; `reason` is the kind of trigger, an enumerated word."""
+
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEntered:
+    """A record was decided. `me` is this replica's number in it, None when it is no member."""
+
+    certified: CertifiedRecord
+    me: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceFound:
+    """A replica that had lost the tail of its log may sign again, from this epoch on."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A quorum of the members of `epoch` or a later one holds its start state.
+
+    Whoever is a member no more need not serve, and erases its key.
+    """
+
+    epoch: int
+
+
 Event = (
     ViewChangeStarted
     | ViewEntered
@@ -249,6 +328,10 @@ Event = (
     | TransferDone
     | SourceLied
     | Halted
+    | EpochSealed
+    | EpochEntered
+    | VoiceFound
+    | Retired
 )
 
 
@@ -384,6 +467,18 @@ class Learners:
     numbers: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The admin's order for the next epoch, straight from whoever brought it; unchecked."""
+
+    switch: AdminSwitch
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Somebody whom the shell believes has reason to end the epoch: PANIC."""
+
+
 Input = (
     Tick
     | Received
@@ -395,4 +490,6 @@ Input = (
     | HandOver
     | ReadIndex
     | Learners
+    | Order
+    | Alarm
 )

@@ -19,7 +19,23 @@ from dwcp.wire.envelope import (
 from dwcp.wire.peer import Entry, Header
 from dwcp_replica.core import due
 from dwcp_replica.core.chain import Point, Slot
-from dwcp_replica.core.state import BATCH_ENVELOPES_MAX, BODY_BYTES_MAX, Core
+from dwcp_replica.core.epochs.triggers import switch_fault
+from dwcp_replica.core.state import BATCH_BYTES_MAX, BATCH_ENVELOPES_MAX, BODY_BYTES_MAX, Core
+
+
+def next_batch(core: Core) -> Batch | None:
+    """What the leader proposes next: a SWITCH that is due, else what clients wait for.
+
+    After a SWITCH nothing follows: it ends the epoch as soon as it is committed.
+    """
+    if core.switches:
+        return None
+    stamp_ms = max(core.log.stamp_ms, core.wall_ms)
+    if core.switch_wanted is not None:
+        return Batch(stamp_ms, (), core.switch_wanted)
+    if not (core.pool.has_unproposed or due.wants_entry(core)):
+        return None
+    return Batch(stamp_ms, tuple(core.pool.take(BATCH_BYTES_MAX, BATCH_ENVELOPES_MAX)))
 
 
 def sign_entry(core: Core, batch: Batch) -> Entry:
@@ -74,6 +90,8 @@ def skew_limit(core: Core, batch: Batch) -> int:
 
 def check_envelopes(core: Core, batch: Batch) -> str | None:
     """Why a batch's envelopes do not hold; None when each was signed by a known client."""
+    if batch.switch is not None:
+        return "switch-mixed" if batch.envelopes else switch_fault(core.membership, batch.switch)
     if not batch.envelopes:
         return "empty"
     if len(batch.envelopes) > BATCH_ENVELOPES_MAX:
@@ -102,7 +120,7 @@ def first_entry(tip: Point, first: Entry) -> Slot | str:
         batch = decode_batch(first.body)
     except msgspec.DecodeError:
         return "body"
-    if batch.envelopes:
+    if batch.envelopes or batch.switch is not None:
         return "not-empty"
     return Slot.decoded(first, batch)
 
@@ -132,6 +150,7 @@ def checked(core: Core, entry: Entry, stamp_ms: int) -> Slot | None:
     if not stamp_ms <= batch.stamp_ms <= max(latest_ms, stamp_ms):
         return None
     # the first entry of a view is empty, so that an empty batch is as good as a signed one
-    if batch.envelopes and check_envelopes(core, batch):
+    inhabited = batch.envelopes or batch.switch is not None
+    if inhabited and check_envelopes(core, batch):
         return None
     return Slot.decoded(entry, batch)

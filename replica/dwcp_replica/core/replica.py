@@ -1,11 +1,34 @@
-"""One replica's engine: the single door through which events come in and effects go out."""
+"""One replica's engine: the single door through which events come in and effects go out.
+
+It has one core at a time, that of the newest epoch record it knows, with the driver that the
+record names. Between sealing an epoch and holding the start of the next, the driver rests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
+from dwcp.wire.epochs import (
+    CertifiedRecord,
+    EpochBound,
+    FetchEpoch,
+    FetchHistory,
+    FetchValue,
+    History,
+    Panic,
+    Panics,
+    Records,
+    Seal,
+    SlotChange,
+    SlotProposal,
+    SlotValue,
+    SlotVote,
+    SwitchProof,
+)
+from dwcp.wire.epochs import (
+    Ready as ReadyMessage,
+)
 from dwcp.wire.peer import (
     Certificate,
     CheckpointVote,
@@ -13,14 +36,18 @@ from dwcp.wire.peer import (
     Entries,
     Equivocation,
     Fetch,
+    FetchBodies,
     FetchElections,
+    Fork,
     Header,
     PeerMessage,
     Status,
+    ViewChange,
 )
-from dwcp.wire.records import EpochRecord
+from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.signing import Signer, Verifier
 from dwcp.wire.state import FetchCheckpoint, FetchState, StableCheckpoint, StateChunk
+from dwcp.wire.switch import AdminSwitch, SwitchRequest
 from dwcp_replica.core import (
     catchup,
     checkpoints,
@@ -33,11 +60,15 @@ from dwcp_replica.core import (
 )
 from dwcp_replica.core.driver import Driver, Handler
 from dwcp_replica.core.effects import (
+    EVERYONE,
+    Alarm,
     Applied,
-    EvidenceFound,
+    EpochBegun,
     HandOver,
     Input,
     Learners,
+    Order,
+    Outbound,
     ReadIndex,
     Ready,
     Received,
@@ -47,54 +78,70 @@ from dwcp_replica.core.effects import (
     Submit,
     Tick,
     TransferBegun,
+    TransferDone,
 )
+from dwcp_replica.core.epochs import rest, resume, slot, succession, switching
+from dwcp_replica.core.epochs.keeper import Keeper
+from dwcp_replica.core.epochs.messages import epoch_of
+from dwcp_replica.core.epochs.mute import Muteness
 from dwcp_replica.core.pbft import driver as pbft
 from dwcp_replica.core.raft import driver as raft
 from dwcp_replica.core.raft.leading import set_learners
 from dwcp_replica.core.raft.state import Draw
 from dwcp_replica.core.restore import OwnState
+from dwcp_replica.core.standing import Standing
 from dwcp_replica.core.state import Core
 from dwcp_replica.core.state_tree import StateTree
 
 DRIVERS: Final[dict[str, Callable[[], Driver]]] = {"pbft": pbft.driver, "raft": raft.driver}
 """By the protocol that an epoch record names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a replica stands, for status and metrics. Indexes are chain indexes."""
-
-    epoch: int
-    view: int
-    active: bool
-    primary: int
-    last: int
-    prepared: int
-    final: int
-    applied: int
-    stable: int
-    stable_state: bytes
-    pending: int
-    mute: str | None
-    halted: str | None
-    evidence: tuple[EvidenceFound, ...]
-    peers: dict[int, Status]
-    pre_prepare_log_size: int
-    prepare_log_size: int
-    commit_log_size: int
-    log_base: int
-    saved: int
-    has_state: bool
-    transfer: int | None
-    transfer_left: int
-    transfer_bytes: int
+SHARED: Final[dict[type[Any], Handler]] = {
+    Equivocation: evidence.on_evidence,
+    DoubleVote: evidence.on_evidence,
+    Fork: evidence.on_evidence,
+    Fetch: catchup.on_fetch,
+    Entries: catchup.on_entries,
+    FetchCheckpoint: state_source.on_fetch_checkpoint,
+    StableCheckpoint: transfer.on_stable_checkpoint,
+    FetchState: state_source.on_fetch_state,
+    StateChunk: transfer.on_state_chunk,
+    FetchElections: election_book.on_fetch_elections,
+}
+"""What every driver needs, and a replica without one."""
+RESTING: Final[dict[type[Any], Handler]] = {**SHARED, **rest.HANDLERS}
+ENDINGS: Final[dict[type[Any], Handler]] = {
+    Panic: switching.on_panic,
+    Panics: switching.consider,
+    SwitchProof: switching.consider,
+    Seal: switching.on_seal,
+    SlotProposal: slot.on_proposal,
+    SlotVote: slot.on_vote,
+    SlotChange: slot.on_change,
+    FetchValue: slot.on_fetch_value,
+    SlotValue: slot.on_value,
+}
+"""About the end of the present epoch."""
+KEEPERS: Final[dict[type[Any], Callable[[Keeper, Core, int, Any], None]]] = {
+    FetchHistory: Keeper.on_fetch_history,
+    History: Keeper.on_history,
+    ReadyMessage: Keeper.on_ready,
+    FetchEpoch: Keeper.on_fetch_epoch,
+}
+"""About no epoch's log in particular."""
+OUTSIDERS_MAY_SEND: Final = (
+    Status, Fetch, FetchHistory, FetchElections, FetchBodies, FetchCheckpoint, FetchState, Records
+)  # fmt: skip
+LAGGARDS_SEND: Final = (Seal, SlotProposal, SlotVote, SlotChange, ViewChange)
+EPOCHS_AT_ONCE_MAX: Final = 8
 
 
 class Replica:
-    """The chain core with the driver that the record names, for one epoch.
+    """The chain core with the driver that the record names, from epoch to epoch.
 
-    `records` is what the replica made durable before, in order. `mute` is the reason why it
-    must not sign (a damaged log tail): it then learns and executes, and counts as one of f.
+    `me` is this replica's number in genesis, None for one that is to join later. `records` is
+    what it made durable before, in order. `mute` is the reason why it must not sign (a damaged
+    log tail): it then learns and executes, and counts as one of f, until an epoch that it can
+    not have voted in; `mute_for_good` when its log can not be written either.
     `own` is the state that a start has found, and `state` gives access to it; without them
     everything is executed again from the start, and no state is shown or fetched.
     `draw(bound)` gives random numbers below a bound; only Raft's election time-outs use it.
@@ -104,7 +151,7 @@ class Replica:
         self,
         *,
         genesis: EpochRecord,
-        me: int,
+        me: int | None,
         signer: Signer,
         verifier: Verifier,
         records: Iterable[Record] = (),
@@ -112,24 +159,27 @@ class Replica:
         state: StateTree | None = None,
         own: OwnState | None = None,
         draw: Draw | None = None,
+        mute_for_good: bool = False,
     ) -> None:
-        self._core = Core(genesis, me, signer, verifier, mute, state=state, draw=draw)
+        self._draw = draw
+        self._keeper = Keeper(genesis, verifier, Muteness(mute, mute_for_good))
+        self._core = succession.first_core(
+            self._keeper.line, me, (signer, verifier), self._keeper.muteness, state, draw
+        )
         self._started = False
-        self._driver = DRIVERS[genesis.protocol]()
-        restore.replay(self._core, records, self._driver.resume, own)
+        self._use_driver()
+        self._replay(records, own)
+
+    def _use_driver(self) -> None:
+        """Drive the present core as its record says."""
+        self._driver = DRIVERS[self._core.record.protocol]()
         self._handlers: dict[type[Any], Handler] = {
+            **SHARED,
             CheckpointVote: checkpoints.on_checkpoint_vote,
-            Equivocation: evidence.on_evidence,
-            DoubleVote: evidence.on_evidence,
-            Fetch: catchup.on_fetch,
-            Entries: catchup.on_entries,
-            FetchCheckpoint: state_source.on_fetch_checkpoint,
-            StableCheckpoint: transfer.on_stable_checkpoint,
-            FetchState: state_source.on_fetch_state,
-            StateChunk: transfer.on_state_chunk,
-            FetchElections: election_book.on_fetch_elections,
             **self._driver.handlers,
         }
+
+    # --- what the shell asks -------------------------------------------------------------------
 
     def step(self, event: Input) -> Ready:
         """Take one event; return what must be done because of it, in `Ready`'s order."""
@@ -138,16 +188,47 @@ class Replica:
         if core.halted is None:
             self._dispatch(event)
             self._follow_up()
-        ready, core.out = core.out, Ready()
+        ready, self._core.out = self._core.out, Ready()
+        return self._addressed(ready)
+
+    def _addressed(self, ready: Ready) -> Ready:
+        """Name receivers by their place in the directory, where that is not their number."""
+        directory = self._keeper.directory
+        if directory.is_plain or not ready.send:
+            return ready
+        places = [place for place in directory.places() if place != self._place]
+        sent: list[Outbound] = []
+        for out in ready.send:
+            targets = places if out.to == EVERYONE else [directory.place_of(out.to)]
+            sent += [Outbound(place, out.message) for place in targets]
+        ready.send = sent
         return ready
 
     def durable(self) -> list[Record]:
         """Records that stand for all those before: the log on disk may begin anew with them."""
-        return collection.durable(self._core)
+        return resume.durable(self._core, self._keeper.line)
+
+    @property
+    def _place(self) -> int | None:
+        return self._keeper.directory.number_of(self._core.signer.public_key)
 
     def deadline_ms(self) -> int | None:
         """When (core time, ms) the next Tick matters; None after a halt."""
-        return None if self._core.halted is not None else self._driver.deadline_ms(self._core)
+        core = self._core
+        if core.halted is not None:
+            return None
+        due = rest.deadline_ms(core) if self._rests else self._driver.deadline_ms(core)
+        return max(core.now_ms, min(due, self._keeper.beat_ms))
+
+    @property
+    def peers(self) -> tuple[Member, ...]:
+        """Whom numbers in `Received` and `Outbound` name: members, learners, former members."""
+        return tuple(self._keeper.directory.members)
+
+    @property
+    def certified(self) -> tuple[CertifiedRecord, ...]:
+        """The epoch records after genesis, each with its certificate."""
+        return tuple(self._keeper.line.chain.certified)
 
     def proof_of(self, index: int) -> tuple[tuple[Header, ...], Certificate] | None:
         """What shows that `index` is final here: headers from it to a certificate's entry.
@@ -167,6 +248,7 @@ class Replica:
     def standing(self) -> Standing:
         """Where this replica stands now."""
         core = self._core
+        evidence_held = core.past_evidence | core.evidence
         return Standing(
             epoch=core.record.epoch,
             view=core.view,
@@ -175,13 +257,13 @@ class Replica:
             last=core.log.last,
             prepared=core.prepared,
             final=core.final,
-            applied=core.applied,
+            applied=max(core.applied, self._keeper.applied),
             stable=core.low,
             stable_state=core.stable.state if core.stable else b"",
             pending=len(core.pool),
             mute=core.mute,
             halted=core.halted,
-            evidence=tuple(core.evidence[m] for m in sorted(core.evidence)),
+            evidence=tuple(evidence_held[m] for m in sorted(evidence_held)),
             peers=dict(core.peers),
             pre_prepare_log_size=core.log.last - core.low,
             prepare_log_size=len(core.prepares),
@@ -192,7 +274,13 @@ class Replica:
             transfer=None if core.transfer is None else core.transfer.index,
             transfer_left=0 if core.transfer is None else core.transfer.left,
             transfer_bytes=0 if core.transfer is None else core.transfer.received_bytes,
+            record=core.record,
+            me=None if core.me == succession.NOBODY else core.me,
+            sealed=core.sealed,
+            waiting=core.waiting,
         )
+
+    # --- events --------------------------------------------------------------------------------
 
     def _dispatch(self, event: Input) -> None:
         core = self._core
@@ -200,58 +288,245 @@ class Replica:
             case Tick(now_ms, wall_ms):
                 assert now_ms >= core.now_ms, f"time went back: {core.now_ms} -> {now_ms}"
                 core.now_ms, core.wall_ms = now_ms, wall_ms
-                if self._started:
-                    self._driver.on_tick(core)
-                else:
-                    self._started = True
-                    restore.begin(core)
-                    self._driver.begin(core)
+                self._tick()
             case Received(sender, message):
                 self._receive(sender, message)
             case Submit(envelope):
                 has_state = core.transfer is None and not core.stateless
-                if has_state and core.pool.add(envelope, core.now_ms):
+                if has_state and core.pool.add(envelope, core.now_ms) and not self._rests:
                     self._driver.submitted(core, envelope)
             case Applied(index, state, saved, due_ms):
                 core.due_ms = due_ms
-                checkpoints.on_applied(core, index, state, saved)
+                self._applied(index, state, saved)
+            case Saved() | TransferBegun() | Restored():
+                self._about_state(event)
+            case HandOver() if not self._rests:
+                self._driver.hand_over(core)
+            case Alarm() | Order() | ReadIndex() | Learners():
+                self._ask(event)
+
+    def _ask(self, event: Alarm | Order | ReadIndex | Learners) -> None:
+        core = self._core
+        match event:
+            case Alarm():
+                switching.panic(core)
+            case Order(switch):
+                switching.on_order(core, core.me, switch)
+                self._keeper.order(core, switch)
+            case ReadIndex(token):
+                if not self._rests:
+                    self._driver.read(core, token)
+            case Learners(numbers):
+                set_learners(core, numbers)
+
+    @property
+    def _rests(self) -> bool:
+        """True while no driver acts: the epoch is sealed, or its start is not here."""
+        return self._core.sealed or self._core.waiting
+
+    def _applied(self, index: int, state: bytes | None, saved: int) -> None:
+        """The state machine has come so far; below the epoch's start that counts as its start."""
+        core, keeper = self._core, self._keeper
+        keeper.applied = max(keeper.applied, index)
+        if index > core.record.start_index:
+            checkpoints.on_applied(core, index, state, saved)
+        else:
+            core.saved = max(core.saved, saved)
+
+    def _about_state(self, event: Saved | TransferBegun | Restored) -> None:
+        """The shell has saved the state, or given it up, or got it from others."""
+        core = self._core
+        match event:
             case Saved(index):
                 core.saved = max(core.saved, index)
-                collection.collect(core)
+                if not core.waiting:
+                    collection.collect(core)
+                if core.saved > core.record.start_index:
+                    self._keeper.line.collect(core.record.start_index - core.window)
             case TransferBegun(index):
                 transfer.on_begun(core, index)
             case Restored(index):
-                transfer.on_restored(core, index)
-            case ReadIndex() | Learners():
-                self._ask(event)
-            case HandOver():
-                self._driver.hand_over(core)
+                self._restored(index)
 
-    def _ask(self, event: ReadIndex | Learners) -> None:
-        match event:
-            case ReadIndex(token):
-                self._driver.read(self._core, token)
-            case Learners(numbers):
-                set_learners(self._core, numbers)
+    def _restored(self, index: int) -> None:
+        """The state came from others: execution goes on above it, in whatever epoch that is."""
+        core, keeper = self._core, self._keeper
+        if core.transfer is None or core.transfer.index != index:
+            return
+        keeper.applied = keeper.emitted = index
+        if index >= core.record.start_index:
+            transfer.on_restored(core, index)
+            return
+        # a state of an ended epoch: what lies between is history, and is executed first
+        core.emit(TransferDone(index, core.transfer.received_bytes))
+        core.transfer, core.stateless = None, False
+        keeper.emitted = succession.emit_history(core, keeper.line, index)
+        core.emit_final()
 
-    def _receive(self, sender: int, message: PeerMessage) -> None:
+    def _tick(self) -> None:
         core = self._core
-        known = 0 <= sender < core.n or sender in core.raft.learners
-        if sender == core.me or not known:
+        rests = self._rests
+        if not self._started:
+            self._started = True
+            self._keeper.start(core)
+            restore.begin(core)
+            if rests:
+                resume.begin(core)
+            else:
+                self._driver.begin(core)
+        elif rests:
+            rest.on_tick(core)
+        else:
+            self._driver.on_tick(core)
+        self._keeper.on_tick(core)
+
+    def _receive(self, place: int, message: PeerMessage) -> None:
+        core = self._core
+        sender = self._keeper.directory.position_of(place)
+        if sender is None and place in core.raft.learners:
+            sender = place
+        if sender is None or sender == core.me:
+            core.refuse(place, message, "stranger")
+            return
+        if sender < core.n or sender in core.raft.learners:
+            core.heard_ms[sender] = core.now_ms
+        elif not isinstance(message, OUTSIDERS_MAY_SEND):
             core.refuse(sender, message, "stranger")
             return
-        core.heard_ms[sender] = core.now_ms
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            core.refuse(sender, message, "protocol")  # of the other driver
+        epoch = epoch_of(message)
+        if isinstance(message, Status):
+            if self._keeper.on_status(core, sender, message):
+                self._handle(sender, message)
+        elif epoch is not None and epoch > core.record.epoch:
+            self._keeper.keep_early(core, sender, message, epoch)
+        elif isinstance(message, StableCheckpoint) and epoch != core.record.epoch:
+            self._keeper.on_old_checkpoint(core, sender, message)
+        elif epoch is not None and epoch < core.record.epoch:
+            if isinstance(message, LAGGARDS_SEND):
+                self._keeper.send_records(core, sender, epoch)
+            core.refuse(sender, message, "epoch")
         else:
-            handler(core, sender, message)
+            self._handle(sender, message)
+
+    def _handle(self, sender: int, message: PeerMessage) -> None:
+        """Give a message of the present epoch, or of none, to whom it concerns."""
+        core, keeper = self._core, self._keeper
+        kind = type(message)
+        if isinstance(message, Records):
+            self._take_records(sender, message)
+        elif isinstance(message, EpochBound):
+            self._take_records(sender, Records(message.records))
+            keeper.muteness.answered(self._core, sender, message)
+        elif isinstance(message, SwitchRequest):
+            switching.on_request(core, sender, message)
+            if message.member in core.ending.requests:
+                keeper.help_mute(core, message)
+        elif isinstance(message, AdminSwitch):
+            switching.on_order(core, sender, message)
+            keeper.order(core, message)
+        elif kind in KEEPERS:
+            KEEPERS[kind](keeper, core, sender, message)
+        elif kind in ENDINGS:
+            ENDINGS[kind](core, sender, message)
+        else:
+            rests = self._rests
+            handler = (RESTING if rests else self._handlers).get(kind)
+            if handler is not None:
+                handler(core, sender, message)
+            elif not rests:
+                core.refuse(sender, message, "protocol")  # of the other driver
+
+    def _take_records(self, sender: int, message: Records) -> None:
+        """Follow records that somebody shows, each checked against the one before."""
+        for certified in message.records:
+            core = self._core
+            if certified.record.epoch <= core.record.epoch or core.halted is not None:
+                continue
+            reason = succession.fault(core, self._keeper.line, certified)
+            if reason is not None:
+                core.refuse(sender, message, "record")
+                return
+            self._begin_epoch(certified)
+
+    # --- epochs --------------------------------------------------------------------------------
 
     def _follow_up(self) -> None:
         """What any event may have made possible."""
-        self._driver.follow_up(self._core)
+        keeper = self._keeper
+        for _ in range(EPOCHS_AT_ONCE_MAX):
+            core = self._core
+            if core.halted is not None:
+                break
+            if not core.sealed and not core.waiting:
+                core.switch_wanted = keeper.wanted(core)
+                self._driver.follow_up(core)
+            switching.look(core)
+            certified = slot.decided(core)
+            if certified is None:
+                break
+            self._begin_epoch(certified)
+            keeper.announce(self._core, certified)
+        self._begin_when_complete()
+        if self._core.halted is None:
+            keeper.say_ready(self._core)
         if self._core.out.persist:
             self._core.save_final()
+
+    def _begin_epoch(self, certified: CertifiedRecord) -> None:
+        """Leave the present epoch for the one that this record begins."""
+        core = self._core
+        succession.adopt_start(core, certified)
+        if core.halted is not None:
+            return
+        self._succeed(certified)
+        self._begin_when_complete()
+
+    def _succeed(self, certified: CertifiedRecord) -> None:
+        core, keeper = self._core, self._keeper
+        if not core.waiting:
+            keeper.emitted = max(keeper.emitted, core.emitted)
+        self._core = succession.succeed(core, keeper.line, certified, keeper.muteness)
+        keeper.begin(self._core)
+        self._use_driver()
+
+    def _begin_when_complete(self) -> None:
+        """Execute what ended epochs left; take part once all of it is here."""
+        core, keeper = self._core, self._keeper
+        keeper.emitted = succession.emit_history(core, keeper.line, keeper.emitted)
+        if not core.waiting:
+            return
+        if not succession.begin(core, keeper.line):
+            return
+        keeper.emitted = succession.emit_history(core, keeper.line, keeper.emitted)
+        self._driver.resume(core, 1)
+        core.active = core.active and not core.sealed
+        self._driver.begin(core)
+        for place, message in keeper.take_early():
+            self._receive(place, message)
+
+    # --- after a crash -------------------------------------------------------------------------
+
+    def _replay(self, records: Iterable[Record], own: OwnState | None) -> None:
+        """Live through the epochs of the records again; only what is to be executed comes out."""
+        segment: list[Record] = []
+        for record in records:
+            if isinstance(record, EpochBegun):
+                resume.replay_epoch(self._core, self._keeper.line, segment, self._driver.resume)
+                self._core.out = Ready()
+                self._core.stateless = False  # what state there is, is seen at the end
+                self._succeed(record.certified)
+                segment = []
+            else:
+                segment.append(record)
+        core, keeper = self._core, self._keeper
+        found = resume.state_here(core, keeper.line, own)
+        resume.replay_epoch(core, keeper.line, segment, self._driver.resume, found)
+        if own is not None and own.applied is not None:
+            keeper.applied = own.applied
+        keeper.emitted = keeper.applied
+        above, core.out = core.out.apply, Ready()
+        keeper.emitted = succession.emit_history(core, keeper.line, keeper.emitted)
+        core.out.apply += above
 
 
 __all__ = ["Replica", "Standing"]

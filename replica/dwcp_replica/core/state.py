@@ -22,6 +22,7 @@ from dwcp.wire.peer import (
 )
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer, Verifier
+from dwcp.wire.switch import Switch
 from dwcp_replica.core.certificates import Membership, Vote, VoteBook
 from dwcp_replica.core.chain import Log, Point, Slot
 from dwcp_replica.core.effects import (
@@ -37,6 +38,7 @@ from dwcp_replica.core.effects import (
     Ready,
     Record,
 )
+from dwcp_replica.core.epochs.ending import Ending
 from dwcp_replica.core.pending import RequestPool
 from dwcp_replica.core.quorum import liars
 from dwcp_replica.core.raft.state import Draw, RaftState
@@ -88,8 +90,12 @@ class Core:
         self.out = Ready()
         self.halted: str | None = None
         self.sealed = False
+        self.waiting = False
         self.switches: list[int] = []
         self.raft = RaftState(draw)
+        self.switch_wanted: Switch | None = None
+        self.ending = Ending()
+        self.past_evidence: dict[int, EvidenceFound] = {}
         self.pool = RequestPool()
         self.evidence: dict[int, EvidenceFound] = {}
         self._begin_log(record)

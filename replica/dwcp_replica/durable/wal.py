@@ -184,6 +184,14 @@ class Wal:
             raise self._fail(f"fdatasync failed: {error}") from error
         self._unsynced = False
 
+    def forgive(self) -> None:
+        """Forget the damage that was found: its replica may speak again. Raises DiskFailure."""
+        try:
+            store_state(self._directory, msgspec.structs.replace(self._state, damage=None))
+        except OSError as error:
+            raise self._fail(f"can not store the log's state: {error}") from error
+        self._state = msgspec.structs.replace(self._state, damage=None)
+
     def close(self) -> None:
         """Sync and let go of the files. Raises DiskFailure."""
         try:

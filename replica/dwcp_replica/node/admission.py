@@ -57,11 +57,10 @@ class Admission:
         metrics: ReplicaMetrics, reply_hook: ReplyHook | None, may_read: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.genesis = genesis
-        self.me = me
         self.verifier = verifier
         self.desk = ClientDesk()
-        self._scope = scope_of(genesis, record)
         self._questions = Questions(genesis, record)
+        self.enter(record, me)
         self._signer = signer
         self._gate = gate
         self._engine = engine
@@ -75,6 +74,12 @@ class Admission:
         self._in_flight: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         self._put_s: dict[bytes, float] = {}
         self._per_client: Counter[bytes] = Counter()
+
+    def enter(self, record: EpochRecord, me: int) -> None:
+        """Answer under this record from now on."""
+        self.me = me
+        self._epoch = record.epoch
+        self._scope = scope_of(self.genesis, record)
 
     def admit(self, envelope: Envelope, answer: Callable[[Answer], None]) -> None:
         """Take an envelope in, or answer it at once; see ClientService."""
@@ -220,13 +225,11 @@ class Admission:
         answer(self._rejected(asked.digest(), asked.sig, reason, message))
 
     def _rejected(self, request: bytes, envelope_sig: bytes, reason: str, message: str) -> Rejected:
-        epoch = self._engine.standing.epoch
-        unsigned = Rejected(request, reason, message, epoch, self.me, bytes(SIGNATURE_BYTES))
+        unsigned = Rejected(request, reason, message, self._epoch, self.me, bytes(SIGNATURE_BYTES))
         return signed_refusal(unsigned, self._scope, self._signer, envelope_sig)
 
     def _busy(self, request: bytes, envelope_sig: bytes) -> Busy:
-        epoch = self._engine.standing.epoch
-        unsigned = Busy(request, RETRY_AFTER_MS, epoch, self.me, bytes(SIGNATURE_BYTES))
+        unsigned = Busy(request, RETRY_AFTER_MS, self._epoch, self.me, bytes(SIGNATURE_BYTES))
         return signed_refusal(unsigned, self._scope, self._signer, envelope_sig)
 
     def _denied(self, request: bytes) -> Rejected:
@@ -244,7 +247,7 @@ class Admission:
         standing = self._engine.standing
         unsigned = bytes(SIGNATURE_BYTES)
         reply = QueryReply(
-            request, index, revision, results, standing.epoch, standing.view, self.me, unsigned
+            request, index, revision, results, self._epoch, standing.view, self.me, unsigned
         )
         if self._reply_hook is not None:
             reply = self._reply_hook(reply)
@@ -266,7 +269,7 @@ class Admission:
             index=outcome.index,
             revision=outcome.revision,
             results=outcome.results,
-            epoch=standing.epoch,
+            epoch=self._epoch,
             view=standing.view,
             member=self.me,
             sig=bytes(SIGNATURE_BYTES),

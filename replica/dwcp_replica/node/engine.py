@@ -21,6 +21,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from dwcp.wire.envelope import decode_batch
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.peer import Certificate, Entry, Header
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import (
@@ -132,6 +133,11 @@ class Engine:
     def proof_of(self, index: int) -> tuple[tuple[Header, ...], Certificate] | None:
         """What shows that an entry is final (Replica.proof_of)."""
         return self._core.proof_of(index)
+
+    @property
+    def certified(self) -> tuple[CertifiedRecord, ...]:
+        """The epoch records after genesis, with their certificates."""
+        return self._core.certified
 
     @property
     def idle(self) -> bool:

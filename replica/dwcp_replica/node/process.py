@@ -16,7 +16,9 @@ import ssl
 from datetime import UTC, datetime
 from typing import Final
 
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, scope_of
+from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.host import GenesisRefusedError
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.server import ApiServer
@@ -241,6 +243,16 @@ class ReplicaProcess:
     def service(self) -> Admission | None:
         """The client side of the running replica, or None."""
         return None if self.running is None else self.running.admission
+
+    def certified(self) -> tuple[CertifiedRecord, ...] | None:
+        """The epoch records after genesis, with their certificates; None while not running."""
+        return None if self.running is None else self.running.certified
+
+    def order(self, order: AdminSwitch) -> tuple[str, str] | None:
+        """Take an order of the admin; else an enumerated word and a sentence why not."""
+        if self.running is None:
+            return "not-running", f"this replica does not run: {self.readiness() or 'starting'}"
+        return self.running.order(order)
 
     def status(self) -> StatusView:
         """Where the replica stands."""

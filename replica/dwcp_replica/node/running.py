@@ -15,21 +15,28 @@ import msgspec
 
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.envelope import Envelope, decode_body
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.peer import Forward, PeerMessage
-from dwcp.wire.records import EpochRecord
+from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.metrics import ReplicaMetrics
+from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.effects import (
     EVERYONE,
     CheckpointStable,
+    EpochEntered,
+    EpochSealed,
     Event,
     EvidenceFound,
     Halted,
     HandOver,
     MessageRefused,
+    Order,
     Outbound,
     Panicked,
     Received,
     Record,
+    Retired,
     SourceLied,
     StateDiverged,
     SteppedDown,
@@ -37,7 +44,9 @@ from dwcp_replica.core.effects import (
     TransferStarted,
     ViewChangeStarted,
     ViewEntered,
+    VoiceFound,
 )
+from dwcp_replica.core.epochs.triggers import switch_fault
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.core.restore import OwnState
 from dwcp_replica.durable import (
@@ -144,6 +153,7 @@ def recover(
         records=records,
         mute=mute,
         state=shelf,
+        mute_for_good=writable is None,
         own=OwnState(applied, state.records.digest()),
         draw=_DICE.randrange,
     )
@@ -165,15 +175,15 @@ class RunningReplica:
         local = LocalMember(genesis, genesis, me, signer)
         store = found.store
         self.genesis = genesis
+        self.record = found.core.standing().record
         self.me = me
-        self.mute = found.mute
         self.damage = found.damage
         self.store = store
         self._directory = directory
         self._metrics = metrics
         self._outbound_hook = outbound
         self._journal = found.journal
-        self._questions = Questions(genesis, genesis)
+        self._questions = Questions(genesis, self.record)
         self._threads = ThreadPoolExecutor(VERIFY_THREADS, "dwcp-verify")
         self._gate = SignatureGate(found.verifier, self._threads)
         interval = genesis.parameters.checkpoint_interval
@@ -186,7 +196,7 @@ class RunningReplica:
         self.replay_upto = self.engine.standing.final
         self._read_from = self.engine.standing.last
         self.admission = Admission(
-            genesis=genesis, record=genesis, me=me, signer=signer, verifier=found.verifier,
+            genesis=genesis, record=self.record, me=me, signer=signer, verifier=found.verifier,
             gate=self._gate, engine=self.engine, store=store, metrics=metrics, reply_hook=reply,
             may_read=self._may_read,
         )  # fmt: skip
@@ -235,6 +245,46 @@ class RunningReplica:
         executed = self.store.applied_index - self.store.in_entry
         held = self.mute is None and self.store.target is None
         return held and executed >= self._read_from
+
+    @property
+    def mute(self) -> str | None:
+        """Why this member signs nothing; None when it does."""
+        return self.engine.standing.mute
+
+    @property
+    def certified(self) -> tuple[CertifiedRecord, ...]:
+        """The epoch records after genesis, with their certificates."""
+        return self.engine.certified
+
+    def order(self, order: AdminSwitch) -> tuple[str, str] | None:
+        """Take an order of the admin; else an enumerated word and a sentence why not."""
+        verifier = Ed25519Verifier()
+        membership = Membership(self.record, scope_of(self.genesis, self.record), verifier)
+        reason = switch_fault(membership, order)
+        if reason is not None:
+            return reason, (
+                f"the order does not fit epoch {self.record.epoch}: it must name that epoch and "
+                "carry the signature of the cluster's admin key under its record"
+            )
+        if {m.identity for m in order.members} != {m.identity for m in self.record.members}:
+            return "switch-members", "replicas do not connect to new members yet"
+        self.engine.inbox.put(Order(order))
+        return None
+
+    def _entered(self, event: EpochEntered) -> None:
+        """Sign and check under another record from now on."""
+        self.record = event.certified.record
+        self._questions = Questions(self.genesis, self.record)
+        if event.me is not None:
+            self.me = event.me
+            self.admission.enter(self.record, event.me)
+        record = self.record
+        leader = record.members[record.leader].name
+        barred = [record.members[m].name for m in record.barred]
+        self._report(
+            "epoch-entered", number=record.epoch, start=record.start_index, leader=leader,
+            barred=barred,
+        )  # fmt: skip
 
     async def hand_over(self) -> None:
         """Give up the primary role if it is mine, then let out what is on its way. Bounded."""
@@ -331,15 +381,10 @@ class RunningReplica:
                 metrics.messages_refused.labels(kind, reason).inc()
                 extra = {"from": self._name(sender), "kind": kind, "reason": reason}
                 _log.debug("message-refused", extra=extra)
-            case TransferStarted(index, reason):
-                metrics.transfers.labels(reason).inc()
-                self._report("state-transfer", checkpoint=index, reason=reason)
-            case TransferDone(index, received_bytes):
-                metrics.transfer_bytes.inc(received_bytes)
-                self._report("state-transferred", checkpoint=index, bytes=received_bytes)
-            case SourceLied(member, index):
-                metrics.state_lies.labels(self._name(member)).inc()
-                self._report("state-source-lied", member=self._name(member), checkpoint=index)
+            case EpochSealed() | EpochEntered() | VoiceFound() | Retired():
+                self._publish_epoch(event)
+            case TransferStarted() | TransferDone() | SourceLied():
+                self._publish_transfer(event)
             case Halted(reason):
                 metrics.halted.set(1)
                 raise HaltedError(
@@ -364,11 +409,36 @@ class RunningReplica:
                 metrics.panics.labels(why).inc()
                 self._report("panic", term=term, reason=str(why))
 
+    def _publish_epoch(self, event: EpochSealed | EpochEntered | VoiceFound | Retired) -> None:
+        match event:
+            case EpochSealed(epoch, reason):
+                self._report("epoch-sealed", number=epoch, reason=reason)
+            case EpochEntered():
+                self._entered(event)
+            case VoiceFound(epoch):
+                self.keeper.forgive()
+                self._report("voice-found", number=epoch)
+            case Retired(epoch):
+                self._report("epoch-ready", number=epoch)
+
+    def _publish_transfer(self, event: TransferStarted | TransferDone | SourceLied) -> None:
+        metrics = self._metrics
+        match event:
+            case TransferStarted(index, reason):
+                metrics.transfers.labels(reason).inc()
+                self._report("state-transfer", checkpoint=index, reason=reason)
+            case TransferDone(index, received_bytes):
+                metrics.transfer_bytes.inc(received_bytes)
+                self._report("state-transferred", checkpoint=index, bytes=received_bytes)
+            case SourceLied(member, index):
+                metrics.state_lies.labels(self._name(member)).inc()
+                self._report("state-source-lied", member=self._name(member), checkpoint=index)
+
     def _report(self, event: str, **fields: object) -> None:
         standing = self.engine.standing
         extra = {"epoch": standing.epoch, "index": standing.final, **fields}
         _log.info(event, extra=extra)
 
     def _name(self, member: int) -> str:
-        members = self.genesis.members
+        members = self.record.members
         return members[member].name if 0 <= member < len(members) else f"stranger {member}"

@@ -41,6 +41,11 @@ class LogKeeper:
         self._asked = asyncio.Event()
         self._copies = ThreadPoolExecutor(1, "dwcp-snapshot")
 
+    def forgive(self) -> None:
+        """The damage of the log no longer matters: its replica may sign again."""
+        if self._wal is not None:
+            self._wal.forgive()
+
     @property
     def log_bytes(self) -> int:
         """Bytes of log on disk."""

@@ -50,7 +50,7 @@ def evidence(running: RunningReplica) -> list[EvidenceView]:
     return [
         EvidenceView(
             proof=msgspec.msgpack.encode(found.evidence),
-            **_summary(running.genesis, found),
+            **_summary(running.record, found),
         )
         for found in running.engine.standing.evidence
     ]
@@ -62,7 +62,7 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     if running is None:
         return
     standing = running.engine.standing
-    members = len(running.genesis.members)
+    members = len(running.record.members)
     metrics.replica_count.set(members)
     metrics.tolerance.set(faults(members))
     metrics.epoch.set(standing.epoch)
@@ -107,10 +107,11 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
     leads = standing.active and standing.primary == running.me
     return {
         "epoch": standing.epoch,
+        "protocol": standing.record.protocol,
         "view": standing.view,
         "active": standing.active,
-        "primary": running.genesis.members[standing.primary].name,
-        "role": ROLES[running.genesis.protocol][leads],
+        "primary": running.record.members[standing.primary].name,
+        "role": ROLES[running.record.protocol][leads],
         "last_index": standing.last,
         "prepared_index": standing.prepared,
         "final_index": standing.final,
@@ -127,7 +128,7 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
         "pending_requests": standing.pending,
         "mute": standing.mute,
         "evidence": tuple(
-            EvidenceSummary(**_summary(running.genesis, found)) for found in standing.evidence
+            EvidenceSummary(**_summary(running.record, found)) for found in standing.evidence
         ),
         "peers": _peers(running),
     }
@@ -146,7 +147,7 @@ def _summary(record: EpochRecord, found: EvidenceFound) -> dict[str, Any]:
 def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
     said = running.engine.standing.peers
     peers = []
-    for number, member in enumerate(running.genesis.members):
+    for number, member in enumerate(running.record.members):
         if number == running.me:
             continue
         last = said.get(number)

@@ -26,6 +26,7 @@ from dwcp.wire.peer import (
     VoteSig,
     vote_signing_bytes,
 )
+from dwcp.wire.records import EpochRecord
 from dwcp_replica.core import catchup, checkpoints, evidence, proposals
 from dwcp_replica.core.certificates import Membership, Vote, VoteBook
 from dwcp_replica.core.chain import Slot
@@ -285,25 +286,25 @@ def evidence_not_durable(patches: Patches) -> None:
 
 def one_reply_is_enough(patches: Patches) -> None:
     """A client believes the first replica that answers."""
-    proper = ReplyChecker.__init__
+    proper = ReplyChecker.enter
 
-    def init(self: ReplyChecker, *given: Any) -> None:
-        proper(self, *given)
+    def enter(self: ReplyChecker, record: EpochRecord) -> None:
+        proper(self, record)
         self.f = 0
         self.needed = 1
 
-    patches.set(ReplyChecker, "__init__", init)
+    patches.set(ReplyChecker, "enter", enter)
 
 
 def fast_reads_with_writes_of_f_plus_1(patches: Patches) -> None:
     """What goes through the log is answered by f+1 replies, though reads may skip it."""
-    proper = ReplyChecker.__init__
+    proper = ReplyChecker.enter
 
-    def init(self: ReplyChecker, *given: Any) -> None:
-        proper(self, *given)
+    def enter(self: ReplyChecker, record: EpochRecord) -> None:
+        proper(self, record)
         self.needed = self.f + 1
 
-    patches.set(ReplyChecker, "__init__", init)
+    patches.set(ReplyChecker, "enter", enter)
 
 
 def fast_reads_with_ordered_reads_of_f_plus_1(patches: Patches) -> None:

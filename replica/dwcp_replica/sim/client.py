@@ -12,6 +12,7 @@ from dwcp.reads import SEED_BYTES
 from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.wire.envelope import Envelope
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.operations import DeleteRangeRequest, Operation, PutRequest, RangeRequest
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord
@@ -67,14 +68,20 @@ class SimClient:
         self._submitted = submitted
         self._key = keys[0].public_key
         self._tick_ms = 0
+        self._known = 0
+        self._asking = False
 
     def connect(self, hosts: Sequence[Host]) -> None:
         """Have links to all members, and begin."""
         self._hosts = hosts
         for host in hosts:
             host.reply_to[self._key] = self.receive
-            self.session.connected(host.me)
+        self._meet()
         self._world.after(self._random.randint(1, 50), self._next)
+
+    def connect_to(self, host: Host) -> None:
+        """Another machine is there; it is asked once a verified record names it."""
+        host.reply_to[self._key] = self.receive
 
     def release(self) -> None:
         """Ask for the rest too: whatever happened before, it must be answered."""
@@ -97,10 +104,46 @@ class SimClient:
         """Operations without an answer."""
         return len(self._tickets)
 
-    def receive(self, member: int, message: ReplicaMessage) -> None:
-        """An answer arrives."""
-        self.session.received(member, message, self._world.now_ms)
+    def receive(self, sender: bytes, message: ReplicaMessage) -> None:
+        """An answer arrives from whoever holds the key `sender`."""
+        place = self._place(sender)
+        if place is None:
+            return
+        self.session.received(place, message, self._world.now_ms)
+        if self.session.checker.wants_records and not self._asking:
+            self._asking = True
+            host = self._random.choice(self._reachable())
+            self._world.deliver(("client", host.name), 100, self._ask_records, host)
+            self._world.after(RETRY_MS, self._stop_asking)
         self._pump()
+
+    def _reachable(self) -> list[Host]:
+        return [host for host in self._hosts if self._place(host.identity) is not None]
+
+    def _place(self, identity: bytes) -> int | None:
+        peers = self.session.checker.peers
+        return next((n for n, peer in enumerate(peers) if peer.identity == identity), None)
+
+    def _meet(self) -> None:
+        """Have links to everybody that a verified record names."""
+        for place in range(self._known, len(self.session.checker.peers)):
+            self.session.connected(place)
+        self._known = len(self.session.checker.peers)
+
+    def _ask_records(self, host: Host) -> None:
+        if host.up:
+            pair = (host.name, "client")
+            self._world.deliver(pair, 1000, self._learn, host.core.certified)
+
+    def _learn(self, certified: tuple[CertifiedRecord, ...]) -> None:
+        fault = self.session.learn(certified, self._world.now_ms)
+        assert fault is None, fault
+        self._asking = False
+        self._meet()
+        self._pump()
+
+    def _stop_asking(self) -> None:
+        self._asking = False
 
     def _next(self) -> None:
         if self._left <= self._held or self._tickets:
@@ -141,8 +184,9 @@ class SimClient:
 
     def _send(self, member: int, request: Envelope | Query) -> None:
         size = len(request.body) + 100
+        identity = self.session.checker.peers[member].identity
         for host in self._hosts:
-            if host.me != member:
+            if host.identity != identity:
                 continue
             pair = ("client", host.name)
             if isinstance(request, Query):

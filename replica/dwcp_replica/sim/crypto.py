@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
+from dwcp.wire.records import Member
 from dwcp.wire.signing import Signer, Verifier, digest
 
 
@@ -60,3 +61,8 @@ class KeyRing:
         signer = HashSigner(seed)
         self._hashes.know(signer)
         return signer
+
+
+def member_of(me: int, identity: bytes) -> Member:
+    """How a record describes the member with this number in the world."""
+    return Member(f"sim-{me}", identity, identity, f"sim-{me}:1", f"http://sim-{me}:2")

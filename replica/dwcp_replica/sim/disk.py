@@ -31,7 +31,7 @@ class Disk:
         self._random = random
         self._sync_ms = sync_ms
         self._keep = keep
-        self._read_only = False
+        self.read_only = False
         self._full = False
         self._writing: list[Record] = []
         self._anew: list[Record] = []
@@ -85,7 +85,7 @@ class Disk:
             return
         at = len(self.records) - 1 if tail else self._random.randrange(len(self.records))
         del self.records[at:]
-        self._read_only = not tail
+        self.read_only = not tail
         self.mute = "damaged tail" if tail else "damaged middle"
 
     def _begin(self, done: Callable[[], None]) -> None:
@@ -96,7 +96,7 @@ class Disk:
         if life != self._life:
             return
         self._store(self._writing)
-        if self._anew and not self._read_only:
+        if self._anew and not self.read_only:
             self.records = []
         self._store_anew(self._anew)
         self._writing = []
@@ -106,11 +106,11 @@ class Disk:
 
     def _store_anew(self, records: list[Record]) -> None:
         """Nothing new: what these say was durable before."""
-        if not self._read_only:
+        if not self.read_only:
             self.records += records
 
     def _store(self, records: list[Record]) -> None:
-        if self._read_only:
+        if self.read_only:
             return
         self.records += records
         for record in records:

@@ -32,12 +32,15 @@ from dwcp.wire.query import (
 )
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer, Verifier
+from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.core.effects import (
     EVERYONE,
     Applied,
     CheckpointStable,
+    EpochEntered,
     Event,
     Input,
+    Order,
     Outbound,
     Ready,
     Received,
@@ -48,9 +51,11 @@ from dwcp_replica.core.effects import (
     Tick,
     TransferBegun,
     ViewEntered,
+    VoiceFound,
 )
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.core.restore import OwnState
+from dwcp_replica.sim.crypto import member_of
 from dwcp_replica.sim.disk import Disk
 from dwcp_replica.sim.liar import Liar
 from dwcp_replica.sim.world import World
@@ -120,11 +125,14 @@ class Host:
         self.world = world
         self.genesis = genesis
         self.me = me
-        self.name = genesis.members[me].name + suffix
+        self.identity = keys[0].public_key
+        self.member = member_of(me, self.identity)
+        self.name = self.member.name + suffix
+        self.record = genesis
         self.honest = liar is None
         self.liar = liar
         self.peers: list[Host] = []
-        self.reply_to: dict[bytes, Callable[[int, ReplicaMessage], None]] = {}
+        self.reply_to: dict[bytes, Callable[[bytes, ReplicaMessage], None]] = {}
         self.frames = False
         self.up = False
         self.gone = False
@@ -135,7 +143,6 @@ class Host:
         self._draw = dice[1].randrange
         self._signer, self._verifier = keys
         self._observer = observer
-        self._scope = scope_of(genesis, genesis)
         self._interval = genesis.parameters.checkpoint_interval
         self.core: Replica
         self.store: Store
@@ -169,17 +176,18 @@ class Host:
         applied = None if self.store.target else self.store.applied_index
         self.core = Replica(
             genesis=self.genesis,
-            me=self.me,
+            me=self.genesis.member_with(self.identity),
             signer=self._signer,
             verifier=self._verifier,
             records=list(self.disk.records),
             mute=self.disk.mute,
+            mute_for_good=self.disk.read_only,
             state=self.shelf,
             own=OwnState(applied, self.records.digest()),
             draw=self._draw,
         )
         self._saving = None
-        self.view = self.core.standing().view
+        self._enter()
         if self.liar is not None:
             self.liar.possess(self.core)
         self._tick_ms = 0
@@ -234,20 +242,46 @@ class Host:
                 self._group(self.core.step(Tick(clock, wall_ms)))
             if event is not None and self.up:
                 self._group(self.core.step(event))
-            if self.up:
-                self._plan_tick()
+            self._plan_tick()
         except BROKEN:
             if self.honest:
                 raise
             self.remove()  # its own lies have broken it
 
-    def receive(self, sender: int, frame: PeerMessage | bytes) -> None:
-        """A message arrives from another member."""
+    def receive(self, sender: bytes, frame: PeerMessage | bytes) -> None:
+        """A message arrives from whoever holds the key `sender`."""
         if not self.up:
             return
+        place = self._places.get(sender)
+        if place is None:
+            return  # no connection from strangers
         message = decode_message(frame) if isinstance(frame, bytes) else frame
-        if self.liar is None or self.liar.hear(sender, message):
-            self.feed(Received(sender, message))
+        if self.liar is None or self.liar.hear(place, message):
+            self.feed(Received(place, message))
+
+    def place_of(self, identity: bytes) -> int | None:
+        """The engine's number for whoever holds a key; None for a stranger."""
+        return self._places.get(identity)
+
+    def _enter(self) -> None:
+        """The engine may know more peers, and another record, than before."""
+        standing = self.core.standing()
+        self.view, self.record = standing.view, standing.record
+        self.number = standing.me
+        self._places = {peer.identity: n for n, peer in enumerate(self.core.peers)}
+        self._scope = scope_of(self.genesis, self.record)
+        if self.liar is not None:
+            self.liar.enter(self.record)
+
+    def order(self, switch: AdminSwitch) -> None:
+        """The admin's order arrives."""
+        self.feed(Order(switch))
+        self._meet()
+
+    def _meet(self) -> None:
+        """Whom the engine has learned of may connect."""
+        if self.up and len(self.core.peers) != len(self._places):
+            self._enter()
 
     def envelope(self, envelope: Envelope) -> None:
         """An envelope arrives from a client."""
@@ -261,7 +295,8 @@ class Host:
             self._answer(found)
         elif isinstance(found, Refusal):
             words = (found.reason, found.failure.message)
-            rejected = Rejected(envelope.digest(), *words, 0, self.me, bytes(64))
+            number = 0 if self.number is None else self.number
+            rejected = Rejected(envelope.digest(), *words, self.record.epoch, number, bytes(64))
             signed = signed_refusal(rejected, self._scope, self._signer, envelope.sig)
             self._tell(envelope.client, signed)
         else:
@@ -290,8 +325,9 @@ class Host:
     def _read(self, query: Query, operations: tuple[RangeRequest, ...]) -> QueryReply:
         revision, results = self.store.read(query.client, operations)
         index = self.store.applied_index
+        epoch, number = self.record.epoch, self.number or 0
         return QueryReply(
-            query.digest(), index, revision, results, 0, self.view, self.me, bytes(64)
+            query.digest(), index, revision, results, epoch, self.view, number, bytes(64)
         )
 
     # --- effects out ---------------------------------------------------------------------------
@@ -342,6 +378,10 @@ class Host:
         self._observer.durable(self, record)
 
     def _release(self, ready: Ready) -> None:
+        for event in ready.events:
+            if isinstance(event, VoiceFound):  # what it signs from now on leaves after this
+                self._observer.event(self, event)
+                self.disk.mute = None
         if self.liar is None:
             for out in ready.send:
                 self._observer.sent(self, out.message)
@@ -358,11 +398,18 @@ class Host:
             state = self.shelf.end_transfer()
             self._observer.restored(self, self.store.applied_index, state)
             self.feed(Restored(self.store.applied_index))
-        for event in ready.events:
+        self._publish(ready.events)
+
+    def _publish(self, events: list[Event]) -> None:
+        for event in events:
             if isinstance(event, ViewEntered):
                 self.view = event.view
             elif isinstance(event, CheckpointStable):
                 self._stable(event.index)
+            elif isinstance(event, EpochEntered):
+                self._enter()
+            elif isinstance(event, VoiceFound):
+                continue
             self._observer.event(self, event)
 
     def _apply(self, index: int, hash_: bytes, body: bytes) -> None:
@@ -391,9 +438,12 @@ class Host:
             frame = encoded if self.frames else message
         if (self.name, type(message).__name__) in self.world.lost_kinds:
             return
+        self._meet()
         for peer in self.peers:
-            if out.to in (EVERYONE, peer.me):
-                self.world.deliver((self.name, peer.name), size, peer.receive, self.me, frame)
+            place = self._places.get(peer.identity)
+            if place is not None and out.to in (EVERYONE, place):
+                pair = (self.name, peer.name)
+                self.world.deliver(pair, size, peer.receive, self.identity, frame)
 
     def _say(self, out: Outbound) -> None:
         """A liar's message: only what the wire can carry, when its strategy lets it go."""
@@ -411,14 +461,16 @@ class Host:
             self._send(Outbound(out.to, message))
 
     def _answer(self, outcome: Outcome) -> None:
+        if self.number is None:
+            return  # an outsider's word counts nowhere
         reply = Reply(
             request=outcome.request,
             index=outcome.index,
             revision=outcome.revision,
             results=outcome.results,
-            epoch=0,
+            epoch=self.record.epoch,
             view=self.view,
-            member=self.me,
+            member=self.number,
             sig=bytes(64),
         )
         if self.liar is not None:
@@ -435,10 +487,10 @@ class Host:
     def _tell(self, client: bytes, message: ReplicaMessage) -> None:
         back = self.reply_to.get(client)
         if back is not None:
-            self.world.deliver((self.name, "client"), 200, back, self.me, message)
+            self.world.deliver((self.name, "client"), 200, back, self.identity, message)
 
     def _plan_tick(self) -> None:
-        due = self.core.deadline_ms()
+        due = self.core.deadline_ms() if self.up else None
         if due is None:
             return
         now = self.world.now_ms

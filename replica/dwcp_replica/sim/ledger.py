@@ -15,6 +15,7 @@ from dwcp.wire.peer import (
     DoubleVote,
     Entry,
     Equivocation,
+    Fork,
     Header,
     NewView,
     PeerMessage,
@@ -45,18 +46,21 @@ class BrokenPromiseError(Exception):
     """The message says what was promised."""
 
 
-class Ledger:
-    """The promises of one member. `window` is how far above its checkpoint it may vote."""
+Shared = tuple[set[bytes], set[Place], dict[int, bytes], set[bytes]]
+"""What outlives an epoch: entries and certified places, states by index, proofs."""
 
-    def __init__(self, window: int) -> None:
-        self.entries: set[bytes] = set()
-        self.certified: set[Place] = set()
+
+class Ledger:
+    """The promises of one member in one epoch's log. `window` is how far above its checkpoint it
+    may vote."""
+
+    def __init__(self, window: int, shared: Shared) -> None:
+        self.entries, self.certified, self.states, self._evidence = shared
         self.changes: dict[int, bytes] = {}
-        self.states: dict[int, bytes] = {}
         self.stable = 0
+        self.start = 0
         self._window = window
         self._elections: set[bytes] = set()
-        self._evidence: set[bytes] = set()
         self._log: dict[int, tuple[bytes, int]] = {}
         self._top = 0
         self._cc: dict[int, int] = {}
@@ -152,7 +156,7 @@ class Ledger:
                 self._one("checkpoint", 0, header.index, state)
                 executed = self.states.get(header.index) == state
                 self._backed(executed, "CHECKPOINT", "an execution with this digest")
-            case Equivocation() | DoubleVote():
+            case Equivocation() | DoubleVote() | Fork():
                 shown = msgspec.msgpack.encode(message) in self._evidence
                 self._backed(shown, "EVIDENCE", "the proof")
             case _:
@@ -238,7 +242,7 @@ class Ledger:
 
     def _within(self, header: Header) -> None:
         """Below the high water mark; the first entries of a view stand where recover says."""
-        first = self._first.get(header.term, 1)
+        first = self._first.get(header.term, self.start + 1)
         high = max(self.stable + self._window, first + IN_FLIGHT_MAX)
         if header.index > high:
             raise BrokenPromiseError(f"index {header.index} is above the high water mark {high}")

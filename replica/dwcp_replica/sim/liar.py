@@ -60,9 +60,11 @@ class Liar:
         self.signer = context.signer
         self.random = context.random
         self.n = len(context.genesis.members)
+        self.number: int | None = context.me
         self.others = [m for m in range(self.n) if m != context.me]
         self.scope = scope_of(context.genesis, context.genesis)
         self.timeout_ms = context.genesis.parameters.request_timeout_ms
+        self.record = context.genesis
         self._say: Callable[[Outbound], None]
         self._world: World
 
@@ -74,6 +76,12 @@ class Liar:
         self._world = world
         if self.beat_every_ms:
             world.after(self.beat_every_ms, self._beat)
+
+    def enter(self, record: EpochRecord) -> None:
+        """Another epoch is in force: what is signed counts under its record."""
+        self.record = record
+        self.scope = scope_of(self.genesis, record)
+        self.number = record.member_with(self.signer.public_key)
 
     def possess(self, replica: Replica) -> None:
         """Meet the engine at the start of a life."""
@@ -125,7 +133,7 @@ class Liar:
 
     def leads(self, term: int) -> bool:
         """True when this member's signature counts on a header of `term`."""
-        return term >= 1 and self.genesis.primary(term) == self.me
+        return term >= 1 and self.record.primary(term) == self.number
 
     def signed_header(self, header: Header) -> Header:
         """The header with this member's signature, whether it may sign it or not."""

@@ -25,6 +25,7 @@ from dwcp.wire.peer import (
     VoteSig,
 )
 from dwcp.wire.query import QueryReply
+from dwcp.wire.records import EpochRecord
 from dwcp_replica.core.effects import EVERYONE, Outbound
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.sim.liar import Context, Liar
@@ -36,7 +37,13 @@ class Equivocate(Liar):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._variant = Equivocator(context.genesis, context.me, context.signer).variant
+        self._equivocator = Equivocator(context.genesis, context.me, context.signer)
+        self._variant = self._equivocator.variant
+
+    def enter(self, record: EpochRecord) -> None:
+        """Equivocate under the record that is in force."""
+        super().enter(record)
+        self._equivocator.enter(record)
 
     def alter(self, out: Outbound) -> list[Outbound]:
         """Split every proposal in two."""

@@ -9,11 +9,13 @@ from typing import Final
 
 from dwcp.wire.records import ClientIdentity, EpochRecord, Member, Parameters, start_hash
 from dwcp.wire.signing import Signer
+from dwcp_replica.core.effects import Alarm
 from dwcp_replica.sim import scenario as plan
+from dwcp_replica.sim.admin import Admin
 from dwcp_replica.sim.checks import Checker, Violation
 from dwcp_replica.sim.client import SimClient
 from dwcp_replica.sim.crypto import KeyRing
-from dwcp_replica.sim.host import Host
+from dwcp_replica.sim.host import Host, Machine
 from dwcp_replica.sim.liar import Context, Liar
 from dwcp_replica.sim.memo import hashes_remembered
 from dwcp_replica.sim.registry import FORGETFUL, LIARS, TWINS
@@ -77,11 +79,13 @@ class Simulation:
             for m, name in sorted(scenario.liars.items())
             if name == TWINS
         ]
-        self.all_hosts = self.hosts + self.twins
+        self.all_hosts = [*self.hosts, *self.twins]
         for host in self.all_hosts:
             host.peers = [peer for peer in self.all_hosts if peer.me != host.me]
             host.frames = scenario.real
             host.start()
+        self._key_dice = dice
+        self.admin = Admin(self.world, self.genesis, clients[0], self.all_hosts)
         self.clients = [self._client(i, signer) for i, signer in enumerate(clients)]
 
     def run(self) -> Report:
@@ -261,6 +265,57 @@ class Simulation:
                 lost = (self.hosts[member].name, kind)
                 self.world.lost_kinds.add(lost)
                 self._later(for_ms, self.world.lost_kinds.discard, lost)
+            case _:
+                self._end_epoch(fault)
+
+    def _end_epoch(self, fault: plan.Fault) -> None:
+        """Give a reason for another epoch."""
+        match fault:
+            case plan.Refresh():
+                self.admin.refresh()
+            case plan.Replace(member):
+                self._replace(self.hosts[member])
+            case plan.Resize():
+                self._resize()
+            case plan.Alarmed(members):
+                for member in members:
+                    self.hosts[member].feed(Alarm())
+
+    # --- other members ---------------------------------------------------------------------------
+
+    def _newcomer(self) -> Host:
+        """A new machine with a key of its own, no member yet."""
+        me = len(self.hosts)
+        signer = self._keys.signer(self._key_dice.randbytes(32))
+        host = Host(
+            self.world,
+            self.genesis,
+            me,
+            (signer, self._keys.verifier),
+            self.checker,
+            Machine(),
+            (self._dice(f"disk {me}"), self._dice(f"draw {me}")),
+        )
+        host.frames = self.scenario.real
+        self.hosts.append(host)
+        self.all_hosts.append(host)
+        for other in self.all_hosts:
+            other.peers = [peer for peer in self.all_hosts if peer.me != other.me]
+        host.start()
+        for client in self.clients:
+            client.connect_to(host)
+        return host
+
+    def _replace(self, old: Host) -> None:
+        self.admin.replace(old.identity, self._newcomer().member)
+
+    def _resize(self) -> None:
+        """Grow from 4, or shrink from 7 to those that were never counted among the faulty."""
+        if len(self.admin.newest().members) == 4:
+            self.admin.grow([self._newcomer().member for _ in range(3)])
+            return
+        faulty = {host.identity for host in self.hosts if host.me in self.scenario.faulty}
+        self.admin.shrink(4, lambda identity: identity not in faulty)
 
     def _later(self, delay_ms: int, action: Callable[..., object], *args: object) -> None:
         def end() -> None:
@@ -294,10 +349,15 @@ class Simulation:
     # --- how it must end -------------------------------------------------------------------------
 
     def _honest(self) -> list[Host]:
-        return [host for host in self.hosts if host.honest and not host.gone]
+        record = self.admin.newest()
+        return [
+            host
+            for host in self.hosts
+            if host.honest and not host.gone and record.member_with(host.identity) is not None
+        ]
 
     def _settled(self) -> bool:
-        if not all(client.done for client in self.clients):
+        if not self.admin.done or not all(client.done for client in self.clients):
             return False
         return len({host.store.applied_index for host in self._honest()}) == 1
 

@@ -111,7 +111,39 @@ class Amnesia(_Timed):
     at_ms: int
 
 
-Fault = Crash | Cut | Slow | Full | Lose | Rot | Amnesia
+@dataclass(frozen=True, slots=True)
+class Refresh(_Timed):
+    """The admin orders another epoch with the same members."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replace(_Timed):
+    """The admin orders that a new machine take a member's place."""
+
+    member: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(_Timed):
+    """The admin orders 7 members instead of 4, or 4 instead of 7."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alarmed(_Timed):
+    """Some members PANIC."""
+
+    members: tuple[int, ...]
+    at_ms: int
+
+
+Fault = Crash | Cut | Slow | Full | Lose | Rot | Amnesia | Refresh | Replace | Resize | Alarmed
+EPOCHS_EVERY: Final = 0.4
+"""How often a life has other epochs on purpose, besides those that lies bring about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +200,9 @@ def derive(
         uneven=dice.random() < 0.3,
         machines=tuple(_machine(dice) for _ in range(n)),
         liars=liars,
-        faults=_faults(
-            Random(f"{seed}/faults"), n, [m for m in budget if m not in liars], protocol
+        faults=(
+            *_faults(Random(f"{seed}/faults"), n, [m for m in budget if m not in liars], protocol),
+            *(_epochs(Random(f"{seed}/epochs"), n) if protocol == "pbft" else ()),
         ),
         real=seed % REAL_EVERY == 0,
         fast_reads=Random(f"{seed}/reads").random() < 0.3 and trust == "Byzantine",
@@ -218,6 +251,27 @@ def _faults(dice: Random, n: int, spare: list[int], protocol: Protocol) -> tuple
                 found.append(Rot(member, at_ms, dice.randint(1, 800), tail=dice.random() < 0.6))
             case 1:
                 found.append(Amnesia(member, at_ms))
+    return tuple(found)
+
+
+def _epochs(dice: Random, n: int) -> tuple[Fault, ...]:
+    """Up to three reasons for another epoch."""
+    if dice.random() >= EPOCHS_EVERY:
+        return ()
+    found: list[Fault] = []
+    for _ in range(dice.choice((1, 1, 2, 3))):
+        at_ms = dice.randint(20, 1500)
+        match dice.randrange(6):
+            case 0 | 1:
+                found.append(Refresh(at_ms))
+            case 2 | 3:
+                found.append(Replace(dice.randrange(n), at_ms))
+            case 4:
+                found.append(Resize(at_ms))
+            case _:
+                f = (n - 1) // 3
+                count = dice.choice((f, f + 1, n))
+                found.append(Alarmed(tuple(sorted(dice.sample(range(n), count))), at_ms))
     return tuple(found)
 
 

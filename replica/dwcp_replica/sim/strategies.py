@@ -71,9 +71,14 @@ class Equivocator:
     """As primary, propose one entry to half of the members and another to the rest."""
 
     def __init__(self, genesis: EpochRecord, me: int, signer: Signer) -> None:
+        self._genesis = genesis
         self._scope = scope_of(genesis, genesis)
         self._others = [m for m in range(len(genesis.members)) if m != me]
         self._signer = signer
+
+    def enter(self, record: EpochRecord) -> None:
+        """Sign under another record from now on."""
+        self._scope = scope_of(self._genesis, record)
 
     def __call__(self, outbound: list[Outbound]) -> list[Outbound]:
         """Split every broadcast proposal in two."""

@@ -14,6 +14,17 @@ from random import Random
 import msgspec
 
 from dwcp.wire.envelope import Envelope, EnvelopeBody, decode_batch, envelope_signing_bytes
+from dwcp.wire.epochs import (
+    CertifiedRecord,
+    Panic,
+    Records,
+    Seal,
+    SlotCertificate,
+    SlotChange,
+    SlotProposal,
+    SlotVote,
+)
+from dwcp.wire.epochs import Ready as ReadyMessage
 from dwcp.wire.operations import PutRequest
 from dwcp.wire.peer import (
     Append,
@@ -44,14 +55,19 @@ from dwcp.wire.records import (
     Parameters,
     Protocol,
     Trust,
+    scope_of,
     start_hash,
 )
 from dwcp.wire.signing import digest
+from dwcp.wire.switch import AdminSwitch, SwitchRequest
 from dwcp_replica.core.effects import (
     EVERYONE,
+    Alarm,
     Applied,
+    EpochEntered,
     HandOver,
     Input,
+    Order,
     ReadAnswer,
     ReadIndex,
     Ready,
@@ -83,10 +99,13 @@ class Conversation:
         self.verifier = HashVerifier()
         self.signers = [HashSigner(digest("member", bytes([i]))) for i in range(n)]
         self.client = HashSigner(digest("client"))
-        for signer in (*self.signers, self.client):
+        self.admin = HashSigner(digest("admin"))
+        for signer in (*self.signers, self.client, self.admin):
             self.verifier.know(signer)
         self.genesis = msgspec.structs.replace(
-            genesis(self.signers, self.client.public_key, interval, timeout_ms),
+            genesis(
+                self.signers, self.client.public_key, interval, timeout_ms, self.admin.public_key
+            ),
             protocol=protocol,
             trust=trust,
         )
@@ -101,6 +120,7 @@ class Conversation:
         self.next_due: Callable[[int], int | None] = lambda _stamp_ms: None
         """From the stamp of what was executed, the agreed time that asks for an entry."""
         self.said: list[str] = []
+        self.damaged: dict[int, str] = {}
         self.sequence = 0
         self.dice = [Random(f"talk {i}") for i in range(n)]
         self.reads: list[list[ReadAnswer]] = [[] for _ in range(n)]
@@ -112,11 +132,12 @@ class Conversation:
     def _engine(self, me: int) -> Replica:
         return Replica(
             genesis=self.genesis,
-            me=me,
+            me=me if me < len(self.genesis.members) else None,
             signer=self.signers[me],
             verifier=self.verifier,
             records=self.records[me],
             draw=self.dice[me].randrange,
+            mute=self.damaged.get(me),
         )
 
     # --- what a test does ------------------------------------------------------------------------
@@ -139,7 +160,52 @@ class Conversation:
 
     def receive(self, member: int, sender: int, message: PeerMessage) -> None:
         """Hand a message to a member, as if `sender` had sent it."""
-        self._act(member, Received(sender, message))
+        place = self.place_of(member, sender)
+        if place is not None:
+            self._act(member, Received(place, message))
+
+    def known_to(self, me: int) -> list[int]:
+        """The replicas that one of them knows, by its own numbers."""
+        peers = self.replicas[me].peers
+        if peers == self.genesis.members:
+            return list(range(len(peers)))
+        numbers = {signer.public_key: i for i, signer in enumerate(self.signers)}
+        return [numbers[peer.identity] for peer in peers]
+
+    def place_of(self, member: int, other: int) -> int | None:
+        """The number under which `member` knows another one."""
+        known = self.known_to(member)
+        return known.index(other) if other in known else None
+
+    def join(self) -> int:
+        """A new replica, no member yet, that holds genesis; its number here."""
+        me = self.n
+        self.n += 1
+        self.signers.append(HashSigner(digest("member", bytes([me]))))
+        self.verifier.know(self.signers[me])
+        self.records.append([])
+        self.executed.append([])
+        self.due.append(deque())
+        self.executing.append(False)
+        self.replicas.append(self._engine(me))
+        self._act(me, Tick(self.now_ms, WALL_MS + self.now_ms))
+        return me
+
+    def member(self, me: int) -> Member:
+        """How a record describes a replica."""
+        key = self.signers[me].public_key
+        return Member(f"talk-{me}", key, key, f"talk-{me}:1", f"http://talk-{me}:2")
+
+    def order(self, members: list[int], to: int = 0) -> AdminSwitch:
+        """The admin's order that these replicas be the members, given to one of them."""
+        record = self.replicas[to].standing().record
+        unsigned = AdminSwitch(
+            record.epoch, record.protocol, tuple(map(self.member, members)), bytes(64)
+        )
+        signed = unsigned.signing_bytes(scope_of(self.genesis, record))
+        order = msgspec.structs.replace(unsigned, sig=self.admin.sign(signed))
+        self._act(to, Order(order))
+        return order
 
     def deliver(self) -> None:
         """Deliver messages in order, and those they cause, until none is left."""
@@ -186,6 +252,10 @@ class Conversation:
         """Ask a member to give the primary role up."""
         self._act(member, HandOver())
 
+    def alarm(self, member: int) -> None:
+        """Give a member reason to PANIC."""
+        self._act(member, Alarm())
+
     def isolate(self, member: int) -> None:
         """Cut a member off from all others."""
         for other in range(self.n):
@@ -204,9 +274,10 @@ class Conversation:
         for i, replica in enumerate(self.replicas):
             s = replica.standing()
             state = "active" if s.active else "changing"
+            epoch = f"e{s.epoch} " if s.epoch else ""
             executed = [value.decode() for value in self.values(i)]
             self.said.append(
-                f"{i}: v{s.view} {state} last {s.last} final {s.final} stable {s.stable} "
+                f"{i}: {epoch}v{s.view} {state} last {s.last} final {s.final} stable {s.stable} "
                 f"executed {executed}"
             )
 
@@ -218,7 +289,8 @@ class Conversation:
         self.records[me] += ready.persist
         self.reads[me] += ready.reads
         for out in ready.send:
-            targets = range(self.n) if out.to == EVERYONE else (out.to,)
+            everyone = self.known_to(me)
+            targets = everyone if out.to == EVERYONE else [everyone[out.to]]
             self.inbox += [(me, target, out.message) for target in targets if target != me]
         self.due[me] += ready.apply
         if self.executing[me]:
@@ -265,7 +337,11 @@ class Conversation:
 
 
 def genesis(
-    signers: list[HashSigner], client: bytes, interval: int, timeout_ms: int
+    signers: list[HashSigner],
+    client: bytes,
+    interval: int,
+    timeout_ms: int,
+    admin: bytes = bytes(32),
 ) -> EpochRecord:
     cluster_id = bytes(16)
     return EpochRecord(
@@ -280,7 +356,7 @@ def genesis(
             for i, s in enumerate(signers)
         ),
         clients=(ClientIdentity("client", client),),
-        admin=bytes(32),
+        admin=admin,
         parameters=Parameters(checkpoint_interval=interval, request_timeout_ms=timeout_ms),
         start_index=0,
         start_hash=start_hash(cluster_id),
@@ -320,7 +396,7 @@ def describe(message: PeerMessage) -> str:
             return f"{name} {len(entries)} to {certificate.kind} {certificate.header.index}"
         case Equivocation(first, second):
             return f"{name} {describe_header(first)} / {describe_header(second)}"
-    return describe_raft(message)
+    return describe_raft(message) or name + describe_ending(message)
 
 
 def describe_raft(message: PeerMessage) -> str:
@@ -338,7 +414,30 @@ def describe_raft(message: PeerMessage) -> str:
             return f"{name} v{term} for v{last_term} i{last_index} {last_hash.hex()[:4]}"
         case Transfer(_, term, to):
             return f"{name} v{term} to {to}"
-    return name
+    return ""
+
+
+def describe_ending(message: PeerMessage) -> str:
+    match message:
+        case Seal():
+            return f" e{message.epoch} log {len(message.log)} {type(message.trigger).__name__}"
+        case SlotProposal():
+            by = ",".join(str(seal.member) for seal in message.value.seals)
+            return f" v{message.view} {message.value.record.hash().hex()[:4]} from {by}"
+        case SlotVote():
+            return f" {message.phase} v{message.view} {message.value.hex()[:4]}"
+        case SlotChange():
+            return f" v{message.view} {'prepared' if message.prepared else 'nothing'}"
+        case Records(records):
+            return f" {' '.join(describe_epoch(one) for one in records)}"
+        case ReadyMessage() | SwitchRequest() | Panic():
+            return f" e{message.epoch} of {message.member}"
+    return ""
+
+
+def describe_epoch(certified: CertifiedRecord) -> str:
+    r = certified.record
+    return f"e{r.epoch} {r.protocol} start {r.start_index} leader {r.leader} barred {r.barred}"
 
 
 def describe_append(message: Append) -> str:
@@ -355,16 +454,23 @@ def describe_record(record: Record) -> str:
     if entry is not None:
         return f"{name} {describe_header(entry.header)}"
     certificate = getattr(record, "certificate", None)
+    if isinstance(certificate, SlotCertificate):
+        return f"{name} v{certificate.view} {certificate.value.hex()[:4]}"
     if certificate is not None:
         return f"{name} {certificate.kind} {describe_header(certificate.header)}"
     if isinstance(record, TermRecord):
         return f"{name} v{record.term} {'with my vote' if record.vote else 'without a vote'}"
+    certified = getattr(record, "certified", None)
+    if certified is not None:
+        return f"{name} {describe_epoch(certified)}"
     view = getattr(getattr(record, "change", record), "view", None)
     return f"{name} v{view}" if view is not None else name
 
 
 def describe_event(event: object) -> str:
     name = type(event).__name__
+    if isinstance(event, EpochEntered):
+        return f"{name} {describe_epoch(event.certified)} me={event.me}"
     fields = {f: getattr(event, f) for f in event.__slots__ if f not in {"evidence", "state"}}  # type: ignore[attr-defined]
     said = " ".join(f"{key}={value}" for key, value in fields.items())
     return f"{name} {said}"
@@ -409,6 +515,9 @@ def run(talk: Conversation, command: str) -> Conversation:
         "hand-over": talk.hand_over,
         "read": lambda member: talk.read(member, "read"),
         "status": talk.say_status,
+        "order": lambda *members: talk.order(list(members)),
+        "join": talk.join,
+        "alarm": talk.alarm,
     }
     actions[name](*map(int, plain))
     return talk

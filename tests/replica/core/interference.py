@@ -12,6 +12,15 @@ from typing import get_args
 
 import msgspec
 
+from dwcp.wire.epochs import (
+    EpochBound,
+    History,
+    Panics,
+    Records,
+    SlotProposal,
+    SlotVote,
+    SwitchProof,
+)
 from dwcp.wire.peer import (
     Append,
     Bodies,
@@ -21,6 +30,7 @@ from dwcp.wire.peer import (
     Elections,
     Entries,
     Equivocation,
+    Fork,
     Forward,
     Header,
     PeerMessage,
@@ -34,7 +44,7 @@ from dwcp.wire.peer import (
 )
 from dwcp.wire.records import Protocol, scope_of
 from dwcp.wire.state import FetchCheckpoint, StableCheckpoint, StateChunk, StateNode
-from dwcp_replica.core.effects import MessageRefused, Ready, Received
+from dwcp_replica.core.effects import Alarm, MessageRefused, Ready, Received
 from dwcp_replica.core.replica import Replica, Standing
 from dwcp_replica.sim.host import Host
 from dwcp_replica.sim.mutation import mutated as field_mutated
@@ -45,28 +55,7 @@ from dwcp_replica.sim.world import Link
 from replica.core.conversation import Conversation
 from replica.mutations import Tally, mutated
 
-UNHEARD: frozenset[str] = frozenset(
-    {
-        "AdminSwitch",
-        "EpochBound",
-        "FetchEpoch",
-        "FetchHistory",
-        "FetchValue",
-        "Fork",
-        "History",
-        "Panic",
-        "Panics",
-        "Ready",
-        "Records",
-        "Seal",
-        "SlotChange",
-        "SlotProposal",
-        "SlotValue",
-        "SlotVote",
-        "SwitchProof",
-        "SwitchRequest",
-    }
-)
+UNHEARD: frozenset[str] = frozenset()
 """Kinds that a PBFT engine takes from nobody: test_fuzz.py sees each of them refused. Whoever
 makes an engine take one writes a life here in which it occurs, and takes it out."""
 KINDS = {kind.__name__ for kind in get_args(PeerMessage)} - UNHEARD
@@ -154,6 +143,13 @@ def says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
             and some_of(*(tuple(map(content, one.nodes)) for one in (changed, message)))
             and some_of(changed.values, message.values)
         )
+    if isinstance(changed, Records | EpochBound) and isinstance(message, Records | EpochBound):
+        genuine = {one.record.hash() for one in message.records}
+        return any(one.record.hash() in genuine for one in changed.records)
+    if isinstance(changed, Fork) and isinstance(message, Fork):  # a part of it proves it too
+        shown = tuple(map(unsigned, changed.other))
+        part = tuple(map(unsigned, message.other[: len(shown)]))
+        return changed.first == message.first and shown == part
     return raft_says_the_same(changed, message) or meaning(changed) == meaning(message)
 
 
@@ -188,6 +184,12 @@ def meaning(message: PeerMessage) -> PeerMessage:
             return msgspec.structs.replace(
                 message, first=unsigned(message.first), second=unsigned(message.second)
             )
+        case Panics(panics):
+            return Panics(tuple(sorted(panics, key=lambda panic: panic.member)))
+        case SwitchProof():
+            return msgspec.structs.replace(message, certificate=in_order(message.certificate))
+        case History() if message.certificate is not None:
+            return msgspec.structs.replace(message, certificate=in_order(message.certificate))
         case Entries():  # each election certificate stands or falls by itself
             return msgspec.structs.replace(
                 message, elections=(), certificate=in_order(message.certificate)
@@ -229,7 +231,9 @@ def cluster(hear: Hear, interval: int, protocol: Protocol = "pbft") -> Conversat
     receive = talk.receive
 
     def tapped(member: int, sender: int, message: PeerMessage) -> None:
-        hear(talk.replicas[member], sender, message)
+        place = talk.place_of(member, sender)
+        if place is not None:
+            hear(talk.replicas[member], place, message)
         receive(member, sender, message)
 
     talk.receive = tapped  # type: ignore[method-assign]
@@ -348,11 +352,13 @@ def heard_by(life: Simulation, host: Host, hear: Hear, heard: set[str]) -> None:
     """Hear all that this host gets."""
     receive = host.receive
 
-    def tapped(sender: int, frame: PeerMessage | bytes) -> None:
+    def tapped(sender: bytes, frame: PeerMessage | bytes) -> None:
         assert not isinstance(frame, bytes), "only lives with real signatures encode"
         if host.up:
             heard.add(type(frame).__name__)
-            hear(host.core, sender, frame)
+            place = host.place_of(sender)
+            assert place is not None
+            hear(host.core, place, frame)
         receive(sender, frame)
 
     host.receive = tapped  # type: ignore[method-assign]
@@ -377,8 +383,96 @@ def raft_passes_the_lead_on(hear: Hear) -> None:
     assert values == [[b"1", b"2", b"3", b"lost"]] * talk.n, values
 
 
+def epochs_follow_each_other(hear: Hear) -> None:
+    """The admin orders one, members PANIC; the slot's first primary is down, or unheard."""
+    talk = cluster(hear, 2)
+    talk.submit(0, "a", "1")
+    talk.wait(200)
+    talk.order([0, 1, 2, 3])
+    unheard(talk, 2, votes=False)
+    talk.crash(1)  # so that 2 must propose, in the next view, what it never saw
+    talk.wait(2000)
+    talk.restart(1)
+    talk.wait(1000)
+    for member in (2, 3):
+        talk._act(member, Alarm())
+    unheard(talk, 0, votes=True)
+    talk.wait(300)
+    talk.crash(3)  # it leads the slot of epoch 3
+    talk.order([0, 1, 2, 3])
+    talk.wait(3000)
+    talk.restart(3)
+    talk.wait(1500)
+    talk.submit(2, "b", "2")
+    talk.wait(2000)
+    all_have(talk, [b"1", b"2"])
+    assert {r.standing().epoch for r in talk.replicas} == {3}
+
+
+def unheard(talk: Conversation, member: int, *, votes: bool) -> None:
+    """Deliver what there is, but no proposal of the slot to one member, and perhaps no COMMIT."""
+    for _ in range(12):
+        for source, target, message in talk.step():
+            lost = isinstance(message, SlotProposal | Records) and target == member
+            commit = isinstance(message, SlotVote) and message.phase == "slot-commit"
+            if not lost and (votes or not commit):
+                talk.receive(target, source, message)
+
+
+def a_new_member_joins(hear: Hear) -> None:
+    """It fetches two epochs that are over, and the present one."""
+    talk = cluster(hear, 2)
+    for turn in range(2):
+        talk.submit(0, "a", str(turn))
+        talk.wait(200)
+        talk.order([0, 1, 2, 3])
+        talk.wait(300)
+    newcomer = talk.join()
+    talk.order([0, 1, 2, newcomer])
+    talk.wait(2000)
+    talk.submit(1, "b", "2")
+    talk.wait(1000)
+    all_have(talk, [b"0", b"1", b"2"])
+    assert talk.replicas[newcomer].standing().me == 3
+
+
+def a_tail_is_lost(hear: Hear) -> None:
+    """Its replica asks how far epochs have come, and for another one."""
+    talk = cluster(hear, 2)
+    talk.submit(0, "a", "1")
+    talk.deliver()
+    talk.damaged[3] = "damaged tail"
+    talk.records[3].pop()
+    talk.restart(3)
+    talk.wait(2000)
+    assert talk.replicas[3].standing().mute is None
+    talk.submit(1, "b", "2")
+    talk.wait(1000)
+    all_have(talk, [b"1", b"2"])
+
+
+def a_view_is_begun_twice(hear: Hear) -> None:
+    """The proof reaches one member, and from there all."""
+    talk = cluster(hear, 100)
+    for value in range(3):
+        talk.submit(0, "a", str(value))
+        talk.deliver()
+    chain = tuple(header_of(talk, index) for index in (1, 2, 3))
+    other = msgspec.structs.replace(chain[0], batch=bytes(32))
+    signed = other.signing_bytes(scope_of(talk.genesis, talk.genesis))
+    other = msgspec.structs.replace(other, sig=talk.signers[0].sign(signed))
+    talk.receive(2, 3, Fork(other, chain))
+    talk.wait(1000)
+    all_have(talk, [b"0", b"1", b"2"])
+    assert {r.standing().record.barred for r in talk.replicas} == {(0,)}
+
+
 LIVES = (
     raft_passes_the_lead_on,
+    epochs_follow_each_other,
+    a_new_member_joins,
+    a_tail_is_lost,
+    a_view_is_begun_twice,
     silence_and_catch_up,
     a_body_is_missing,
     elections_are_missing,

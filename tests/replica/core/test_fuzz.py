@@ -29,7 +29,10 @@ QUESTIONS = {
     "PreVote",
     "Status",
 }
+QUESTIONS |= {"FetchValue", "FetchHistory", "FetchEpoch", "EpochBound"}
 """Changed, they are questions again, or hints that nobody believes."""
+FOLLOWED = {"Records", "Panics", "SwitchProof"}
+"""Who has followed them looks at them no further: tests/replica/core/epochs forges them."""
 
 
 def test_mutated_frames_change_nothing() -> None:
@@ -40,7 +43,7 @@ def test_mutated_frames_change_nothing() -> None:
     print("\n".join(tally.lines()))
     assert set(tally.counts) == KINDS
     assert all(counts.total() == FRAMES for counts in tally.counts.values())
-    for kind in KINDS - QUESTIONS:
+    for kind in KINDS - QUESTIONS - FOLLOWED:
         assert tally.counts[kind]["refused"] > FRAMES // 50, f"{kind}: no check was reached"
 
 

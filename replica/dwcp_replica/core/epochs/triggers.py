@@ -76,6 +76,8 @@ def _requests_fault(membership: Membership, switch: RequestedSwitch) -> str | No
 
 def holds(membership: Membership, trigger: Trigger) -> bool:
     """True when a trigger proves that the epoch of `membership` is to end."""
+    if membership.record.protocol not in PROTOCOLS:
+        return False  # its SEALs would show certificates that this package can not judge yet
     match trigger:
         case Panics():
             return _panics_hold(membership, trigger)
@@ -106,6 +108,8 @@ def _switch_holds(membership: Membership, proof: SwitchProof) -> bool:
     except msgspec.DecodeError:
         return False
     if batch.switch is None or switch_fault(membership, batch.switch) is not None:
+        return False
+    if not all(membership.header_holds(shown) for shown in (header, *proof.links)):
         return False
     run = (header, *proof.links)
     linked = all(

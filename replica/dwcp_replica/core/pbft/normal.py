@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dwcp.wire.envelope import (
-    Batch,
-)
 from dwcp.wire.peer import (
     Commit,
     Entry,
@@ -12,12 +9,10 @@ from dwcp.wire.peer import (
     Prepare,
     PrePrepare,
 )
-from dwcp_replica.core import due, evidence, proposals, tally
+from dwcp_replica.core import evidence, proposals, tally
 from dwcp_replica.core.certificates import VoteBook
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.state import (
-    BATCH_BYTES_MAX,
-    BATCH_ENVELOPES_MAX,
     EARLY_MAX,
     IN_FLIGHT_MAX,
     Core,
@@ -26,15 +21,11 @@ from dwcp_replica.core.state import (
 
 def propose(core: Core) -> None:
     """Let the primary extend the chain while requests or time ask for it and the window is open."""
-    while (
-        core.leads
-        and (core.pool.has_unproposed or due.wants_entry(core))
-        and core.log.last - core.final < IN_FLIGHT_MAX
-        and core.log.last < core.high
-    ):
-        envelopes = core.pool.take(BATCH_BYTES_MAX, BATCH_ENVELOPES_MAX)
-        stamp_ms = max(core.log.stamp_ms, core.wall_ms)
-        entry = proposals.sign_entry(core, Batch(stamp_ms, tuple(envelopes)))
+    while core.leads and core.log.last - core.final < IN_FLIGHT_MAX and core.log.last < core.high:
+        batch = proposals.next_batch(core)
+        if batch is None:
+            return
+        entry = proposals.sign_entry(core, batch)
         core.append(entry)
         core.broadcast(PrePrepare(entry))
         settle(core)

@@ -57,7 +57,7 @@ class Unusable(Enum):
 
 def start(core: Core, view: int, reason: ViewChangeReason) -> None:
     """Give the present view up and ask for `view`."""
-    if core.mute is not None or core.halted is not None:
+    if core.mute is not None or core.halted is not None or core.sealed:
         return
     assert view > core.view, f"views only go up: {core.view} -> {view}"
     core.view = view

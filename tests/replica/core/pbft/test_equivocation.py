@@ -46,7 +46,8 @@ def test_everyone_learns_it_from_one_entry(late: bool) -> None:
         talk.receive(1, 0, sent[0][1])
     talk.deliver()
     assert convicted(talk) == [[0], [0], [0]]
-    assert {r.standing().view for r in talk.replicas[1:]} == {2}
+    assert {r.standing().epoch for r in talk.replicas} == {1}, "the proof ends the epoch"
+    assert {r.standing().record.barred for r in talk.replicas} == {(0,)}
 
 
 def test_a_vote_that_comes_after_the_entry_is_final_still_convicts() -> None:

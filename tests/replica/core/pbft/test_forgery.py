@@ -74,7 +74,7 @@ Change = Callable[[Conversation], PrePrepare]
     ("make", "reason"),
     [
         (lambda t: proposal(t, t.signers[1]), "signature"),
-        (lambda t: proposal(t, t.signers[0], epoch=1), "epoch"),
+        (lambda t: proposal(t, t.signers[1], epoch=2), "epoch"),
         (lambda t: proposal(t, t.signers[0], index=10_000), "watermark"),
         (lambda t: proposal(t, t.signers[0], prev=digest("elsewhere")), "prev"),
         (lambda t: proposal(t, t.signers[0], batch=digest("other")), "digest"),

@@ -1,0 +1,192 @@
+"""`dwcp admin` and `dwcp verify-chain`: orders with the admin key, and the chain of epochs.
+
+No replica is trusted here: a record counts by the certificate that it carries, an epoch has begun
+once a record says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import aiohttp
+import click
+import msgspec
+
+from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, sign_anchor
+from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
+from dwcp.wire.decoding import decoder_of
+from dwcp.wire.epochs import Records
+from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, scope_of
+from dwcp.wire.switch import AdminSwitch
+
+EXIT_BROKEN: Final = 1
+EXIT_NO_CLUSTER: Final = 3
+EXIT_NO_ANSWER: Final = 4
+ASK_S_MAX: Final = 5.0
+AGAIN_S: Final = 0.3
+ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
+
+_decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
+_decode_records: Callable[[bytes], Records] = decoder_of(Records)
+
+_data = click.option(
+    "--data",
+    "data_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".dwcp"),
+    show_default="./.dwcp",
+    metavar="DIR",
+    help="The local cluster's directory.",
+)
+
+
+@click.group()
+def admin() -> None:
+    """Order something with the cluster's admin key."""
+
+
+@admin.command()
+@_data
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=30.0)
+def refresh(data_dir: Path, timeout_s: float) -> None:
+    """Begin another epoch with the same members and protocol."""
+    genesis, signer = _genesis(data_dir), _admin_key(data_dir)
+    epoch = asyncio.run(_refresh(genesis, signer, timeout_s))
+    if epoch is None:
+        _fail(EXIT_NO_ANSWER, f"no epoch began within {timeout_s:g} s: check `dwcp status`")
+    click.echo(f"epoch {epoch} has begun")
+
+
+@admin.command()
+@_data
+def anchor(data_dir: Path) -> None:
+    """Print the present record's hash, signed: whoever was away starts from it."""
+    genesis, signer = _genesis(data_dir), _admin_key(data_dir)
+    chain = asyncio.run(_newest(genesis))
+    click.echo(msgspec.json.encode(sign_anchor(genesis, chain.current, signer)).decode())
+
+
+@click.command("verify-chain")
+@_data
+@click.option("--anchor", "file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def verify_chain(data_dir: Path, file: Path | None, output: str) -> None:
+    """Check every epoch record against the one before; no replica is trusted."""
+    genesis = _genesis(data_dir)
+    chain = asyncio.run(_newest(genesis))
+    if file is not None:
+        try:
+            shown = msgspec.json.decode(file.read_bytes(), type=Anchor)
+        except msgspec.DecodeError as error:
+            _fail(EXIT_BROKEN, f"{file} is no anchor: {error}")
+        if (fault := chain.anchor_fault(shown)) is not None:
+            _fail(EXIT_BROKEN, fault)
+    else:
+        click.echo(f"warning: {STOLEN_KEYS}", err=True)
+    rows = [_row(record) for record in chain.records]
+    if output == "json":
+        click.echo(msgspec.json.encode(rows).decode())
+        return
+    for row in rows:
+        click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
+
+
+def _row(record: EpochRecord) -> dict[str, object]:
+    return {
+        "epoch": record.epoch,
+        "protocol": record.protocol,
+        "start": record.start_index,
+        "leader": record.members[record.leader].name,
+        "members": ",".join(member.name for member in record.members),
+        "barred": ",".join(record.members[m].name for m in record.barred) or "-",
+        "record": record.hash().hex(),
+    }
+
+
+async def _refresh(genesis: EpochRecord, signer: Ed25519Signer, timeout_s: float) -> int | None:
+    """Order it for whatever epoch is present, until a later one has begun."""
+    ends_s = time.monotonic() + timeout_s
+    async with aiohttp.ClientSession() as http:
+        chain = await _follow(http, genesis)
+        before = chain.current.epoch
+        while time.monotonic() < ends_s:
+            record = chain.current
+            unsigned = AdminSwitch(record.epoch, record.protocol, record.members, bytes(64))
+            sig = signer.sign(unsigned.signing_bytes(scope_of(genesis, record)))
+            body = msgspec.msgpack.encode(msgspec.structs.replace(unsigned, sig=sig))
+            for member in record.members:
+                await _call(http, "POST", f"{member.client}/dwcp/v1/orders", body)
+            await asyncio.sleep(AGAIN_S)
+            chain = await _follow(http, genesis)
+            if chain.current.epoch > before:
+                return chain.current.epoch
+    return None
+
+
+async def _newest(genesis: EpochRecord) -> RecordChain:
+    async with aiohttp.ClientSession() as http:
+        return await _follow(http, genesis)
+
+
+async def _follow(http: aiohttp.ClientSession, genesis: EpochRecord) -> RecordChain:
+    """All records that any member shows, each checked against the one before."""
+    chain = RecordChain(genesis, Ed25519Verifier())
+    answered = False
+    for member in genesis.members:
+        while True:
+            url = f"{member.client}/dwcp/v1/epochs?from={chain.current.epoch}"
+            body = await _call(http, "GET", url)
+            if body is None:
+                break
+            answered = True
+            before = chain.current.epoch
+            try:
+                fault = chain.extend(_decode_records(body).records)
+            except msgspec.DecodeError as error:
+                fault = f"not the MessagePack of records: {error}"
+            if fault is not None:
+                click.echo(f"warning: {member.name} shows what does not hold: {fault}", err=True)
+            if fault is not None or chain.current.epoch == before:
+                break
+    if not answered:
+        _fail(EXIT_NO_ANSWER, "no member answers: is the cluster up?")
+    return chain
+
+
+async def _call(
+    http: aiohttp.ClientSession, method: str, url: str, body: bytes | None = None
+) -> bytes | None:
+    """The body of a good answer, or None."""
+    try:
+        async with asyncio.timeout(ASK_S_MAX), http.request(method, url, data=body) as response:
+            return await response.content.read(ANSWER_BYTES_MAX) if response.ok else None
+    except (aiohttp.ClientError, TimeoutError):
+        return None
+
+
+def _genesis(data_dir: Path) -> EpochRecord:
+    try:
+        signed = _decode_genesis((data_dir / "genesis.msgpack").read_bytes())
+    except OSError:
+        _fail(EXIT_NO_CLUSTER, f"no cluster in {data_dir}: name its directory with --data")
+    except msgspec.DecodeError as error:
+        _fail(EXIT_NO_CLUSTER, f"the genesis in {data_dir} can not be read: {error}")
+    if (problem := check_genesis(signed, Ed25519Verifier())) is not None:
+        _fail(EXIT_BROKEN, problem)
+    return signed.record
+
+
+def _admin_key(data_dir: Path) -> Ed25519Signer:
+    try:
+        return Ed25519Signer.load(data_dir / "admin.key")
+    except KeyFileError as error:
+        _fail(EXIT_NO_CLUSTER, str(error))
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    raise SystemExit(code)

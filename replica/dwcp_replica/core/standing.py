@@ -1,0 +1,48 @@
+"""Where a replica stands, as it tells its shell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dwcp.wire.peer import Status
+from dwcp.wire.records import EpochRecord
+from dwcp_replica.core.effects import EvidenceFound
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a replica stands, for status and metrics. Indexes are chain indexes.
+
+    `record` is the newest epoch record, `me` this replica's number in it or None; `peers` go by
+    the record's numbers. `sealed`: the epoch has ended here, the next is being agreed on.
+    `waiting`: the start of the epoch is being fetched.
+    """
+
+    epoch: int
+    view: int
+    active: bool
+    primary: int
+    last: int
+    prepared: int
+    final: int
+    applied: int
+    stable: int
+    stable_state: bytes
+    pending: int
+    mute: str | None
+    halted: str | None
+    evidence: tuple[EvidenceFound, ...]
+    peers: dict[int, Status]
+    pre_prepare_log_size: int
+    prepare_log_size: int
+    commit_log_size: int
+    log_base: int
+    saved: int
+    has_state: bool
+    transfer: int | None
+    transfer_left: int
+    transfer_bytes: int
+    record: EpochRecord
+    me: int | None
+    sealed: bool
+    waiting: bool
