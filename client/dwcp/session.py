@@ -130,10 +130,7 @@ class SessionCore:
         return checker.current[record.primary(view if epoch == record.epoch else 1)]
 
     def learn(self, certified: Sequence[CertifiedRecord], now_ms: int) -> str | None:
-        """Follow epochs, each record checked against the one before; why one does not hold.
-
-        What is under way goes to everybody again: replies of two epochs never add up.
-        """
+        """Follow epochs; why a record does not hold. What is under way goes to all again."""
         before = self.checker.epoch
         fault = self.checker.learn(certified)
         if self.checker.epoch > before:

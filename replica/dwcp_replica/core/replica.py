@@ -12,50 +12,24 @@ from typing import Any, Final
 from dwcp.wire.epochs import (
     CertifiedRecord,
     EpochBound,
-    FetchEpoch,
-    FetchHistory,
-    FetchValue,
-    History,
-    Panic,
-    Panics,
     Records,
-    Seal,
-    SlotChange,
-    SlotProposal,
-    SlotValue,
-    SlotVote,
-    SwitchProof,
-)
-from dwcp.wire.epochs import (
-    Ready as ReadyMessage,
 )
 from dwcp.wire.peer import (
     Certificate,
     CheckpointVote,
-    DoubleVote,
-    Entries,
-    Equivocation,
-    Fetch,
-    FetchBodies,
-    FetchElections,
-    Fork,
     Header,
     PeerMessage,
     Status,
-    ViewChange,
 )
 from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.signing import Signer, Verifier
-from dwcp.wire.state import FetchCheckpoint, FetchState, StableCheckpoint, StateChunk
+from dwcp.wire.state import StableCheckpoint
 from dwcp.wire.switch import AdminSwitch, SwitchRequest
 from dwcp_replica.core import (
     catchup,
     checkpoints,
     collection,
-    election_book,
-    evidence,
     restore,
-    state_source,
     transfer,
 )
 from dwcp_replica.core.driver import Driver, Handler
@@ -90,48 +64,18 @@ from dwcp_replica.core.raft.leading import set_learners
 from dwcp_replica.core.raft.state import Draw
 from dwcp_replica.core.restore import OwnState
 from dwcp_replica.core.standing import Standing
-from dwcp_replica.core.state import Core
 from dwcp_replica.core.state_tree import StateTree
+from dwcp_replica.core.tables import (
+    ENDINGS,
+    KEEPERS,
+    LAGGARDS_SEND,
+    OUTSIDERS_MAY_SEND,
+    RESTING,
+    SHARED,
+)
 
 DRIVERS: Final[dict[str, Callable[[], Driver]]] = {"pbft": pbft.driver, "raft": raft.driver}
 """By the protocol that an epoch record names."""
-SHARED: Final[dict[type[Any], Handler]] = {
-    Equivocation: evidence.on_evidence,
-    DoubleVote: evidence.on_evidence,
-    Fork: evidence.on_evidence,
-    Fetch: catchup.on_fetch,
-    Entries: catchup.on_entries,
-    FetchCheckpoint: state_source.on_fetch_checkpoint,
-    StableCheckpoint: transfer.on_stable_checkpoint,
-    FetchState: state_source.on_fetch_state,
-    StateChunk: transfer.on_state_chunk,
-    FetchElections: election_book.on_fetch_elections,
-}
-"""What every driver needs, and a replica without one."""
-RESTING: Final[dict[type[Any], Handler]] = {**SHARED, **rest.HANDLERS}
-ENDINGS: Final[dict[type[Any], Handler]] = {
-    Panic: switching.on_panic,
-    Panics: switching.consider,
-    SwitchProof: switching.consider,
-    Seal: switching.on_seal,
-    SlotProposal: slot.on_proposal,
-    SlotVote: slot.on_vote,
-    SlotChange: slot.on_change,
-    FetchValue: slot.on_fetch_value,
-    SlotValue: slot.on_value,
-}
-"""About the end of the present epoch."""
-KEEPERS: Final[dict[type[Any], Callable[[Keeper, Core, int, Any], None]]] = {
-    FetchHistory: Keeper.on_fetch_history,
-    History: Keeper.on_history,
-    ReadyMessage: Keeper.on_ready,
-    FetchEpoch: Keeper.on_fetch_epoch,
-}
-"""About no epoch's log in particular."""
-OUTSIDERS_MAY_SEND: Final = (
-    Status, Fetch, FetchHistory, FetchElections, FetchBodies, FetchCheckpoint, FetchState, Records
-)  # fmt: skip
-LAGGARDS_SEND: Final = (Seal, SlotProposal, SlotVote, SlotChange, ViewChange)
 EPOCHS_AT_ONCE_MAX: Final = 8
 
 

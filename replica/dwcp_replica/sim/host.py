@@ -252,23 +252,19 @@ class Host:
         """A message arrives from whoever holds the key `sender`."""
         if not self.up:
             return
-        place = self._places.get(sender)
+        place = self.places.get(sender)
         if place is None:
             return  # no connection from strangers
         message = decode_message(frame) if isinstance(frame, bytes) else frame
         if self.liar is None or self.liar.hear(place, message):
             self.feed(Received(place, message))
 
-    def place_of(self, identity: bytes) -> int | None:
-        """The engine's number for whoever holds a key; None for a stranger."""
-        return self._places.get(identity)
-
     def _enter(self) -> None:
         """The engine may know more peers, and another record, than before."""
         standing = self.core.standing()
         self.view, self.record = standing.view, standing.record
         self.number = standing.me
-        self._places = {peer.identity: n for n, peer in enumerate(self.core.peers)}
+        self.places = {peer.identity: n for n, peer in enumerate(self.core.peers)}
         self._scope = scope_of(self.genesis, self.record)
         if self.liar is not None:
             self.liar.enter(self.record)
@@ -280,7 +276,7 @@ class Host:
 
     def _meet(self) -> None:
         """Whom the engine has learned of may connect."""
-        if self.up and len(self.core.peers) != len(self._places):
+        if self.up and len(self.core.peers) != len(self.places):
             self._enter()
 
     def envelope(self, envelope: Envelope) -> None:
@@ -440,7 +436,7 @@ class Host:
             return
         self._meet()
         for peer in self.peers:
-            place = self._places.get(peer.identity)
+            place = self.places.get(peer.identity)
             if place is not None and out.to in (EVERYONE, place):
                 pair = (self.name, peer.name)
                 self.world.deliver(pair, size, peer.receive, self.identity, frame)

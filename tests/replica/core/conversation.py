@@ -175,6 +175,8 @@ class Conversation:
     def place_of(self, member: int, other: int) -> int | None:
         """The number under which `member` knows another one."""
         known = self.known_to(member)
+        if other >= len(self.signers):
+            return other  # a learner that the test keeps to itself
         return known.index(other) if other in known else None
 
     def join(self) -> int:
@@ -187,6 +189,9 @@ class Conversation:
         self.executed.append([])
         self.due.append(deque())
         self.executing.append(False)
+        self.dice.append(Random(f"talk {me}"))
+        self.reads.append([])
+        self.clock_behind_ms.append(0)
         self.replicas.append(self._engine(me))
         self._act(me, Tick(self.now_ms, WALL_MS + self.now_ms))
         return me
@@ -290,7 +295,8 @@ class Conversation:
         self.reads[me] += ready.reads
         for out in ready.send:
             everyone = self.known_to(me)
-            targets = everyone if out.to == EVERYONE else [everyone[out.to]]
+            named = everyone[out.to] if out.to < len(everyone) else out.to
+            targets = everyone if out.to == EVERYONE else [named]
             self.inbox += [(me, target, out.message) for target in targets if target != me]
         self.due[me] += ready.apply
         if self.executing[me]:

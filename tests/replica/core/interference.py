@@ -356,7 +356,7 @@ def heard_by(life: Simulation, host: Host, hear: Hear, heard: set[str]) -> None:
         assert not isinstance(frame, bytes), "only lives with real signatures encode"
         if host.up:
             heard.add(type(frame).__name__)
-            place = host.place_of(sender)
+            place = host.places.get(sender)
             assert place is not None
             hear(host.core, place, frame)
         receive(sender, frame)

@@ -34,6 +34,7 @@ from dwcp_replica.core.epochs.cooldown import Cooldown
 from dwcp_replica.core.epochs.directory import OUTSIDERS, Directory
 from dwcp_replica.core.epochs.line import RECORDS_MAX, Line
 from dwcp_replica.core.epochs.mute import Muteness
+from dwcp_replica.core.epochs.triggers import PROTOCOLS
 from dwcp_replica.core.quorum import quorum
 from dwcp_replica.core.state import EARLY_MAX, Core
 
@@ -249,12 +250,18 @@ class Keeper:
             return
         if mute.asks:
             core.broadcast(FetchEpoch(mute.nonce, core.record.epoch))
+        elif core.record.protocol not in PROTOCOLS:
+            return  # no driver of this protocol ends an epoch yet
         elif mute.wants_refresh and not core.sealed and not core.waiting:
             switching.request(core, core.record.protocol)
 
     def help_mute(self, core: Core, request: SwitchRequest) -> None:
         """Join another member's wish for a refresh, within my cool-down."""
-        refresh = request.protocol == core.record.protocol and request.member != core.me
+        refresh = (
+            request.protocol == core.record.protocol
+            and request.protocol in PROTOCOLS
+            and request.member != core.me
+        )
         mine = core.ending.requests.get(core.me)
         if not refresh or mine is not None or core.mute is not None or core.sealed:
             return
