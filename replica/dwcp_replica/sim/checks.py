@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dwcp.matching import Lie
 from dwcp.outcomes import Answered
 from dwcp.wire.envelope import decode_results
+from dwcp.wire.epochs import Ready
 from dwcp.wire.operations import EnvelopeFailure, RangeRequest
 from dwcp.wire.peer import PeerMessage
 from dwcp.wire.records import EpochRecord
@@ -86,6 +87,8 @@ class Checker:
             self._promises.setdefault(host.me, Promises(self._window))
         index = host.store.applied_index
         self._position[host.me] = (host.life, index)
+        if host.store.target is None:
+            self._reached[host.me] = max(self._reached.get(host.me, 0), index)
         if index % self._interval == 0 and index and host.store.target is None:
             self._same_state(host, index, host.store.digest())
 
@@ -147,6 +150,10 @@ class Checker:
 
     def sent(self, host: Host, message: PeerMessage) -> None:
         """An honest member's message leaves."""
+        if isinstance(message, Ready):
+            start = self._records[message.epoch].start_index
+            if self._reached.get(host.me, 0) < start:
+                self._fail(host, f"promise: READY in epoch {message.epoch} without its start state")
         try:
             mute = host.disk.mute is not None
             self._promises[host.me].sent(message, host.life, mute=mute)
@@ -195,6 +202,7 @@ class Checker:
     def restored(self, host: Host, index: int, state: bytes) -> None:
         """A state came from others: it is the one that was certified, and execution goes on."""
         self._position[host.me] = (host.life, index)
+        self._reached[host.me] = max(self._reached.get(host.me, 0), index)
         self._same_state(host, index, state)
 
     def digested(self, host: Host, index: int, state: bytes) -> None:

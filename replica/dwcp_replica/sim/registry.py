@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dwcp_replica.sim import lies, raft_lies, state_lies, tricks
+from dwcp_replica.sim import false_seals, lies, raft_lies, state_lies, tricks
 from dwcp_replica.sim.liar import Liar
 
 LIARS: Final[Mapping[str, type[Liar]]] = {
@@ -32,12 +32,14 @@ LIARS: Final[Mapping[str, type[Liar]]] = {
     "replay": tricks.Replay,
     "restless": tricks.Restless,
     "selective": tricks.Selective,
+    "short-seal": false_seals.ShortSeal,
     "silent": tricks.Silent,
     "stale-reads": lies.StaleReads,
     "stale-view": tricks.StaleView,
     "swapped-bodies": lies.SwappedBodies,
     "swapped-entries": raft_lies.SwappedBodies,
     "twins": tricks.Twin,
+    "two-faced-seal": false_seals.TwoFacedSeal,
     "two-faced-leader": raft_lies.TwoFacedLeader,
     "two-faced-change": lies.TwoFacedChange,
     "usurper": raft_lies.Usurper,

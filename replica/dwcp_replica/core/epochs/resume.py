@@ -103,7 +103,7 @@ def replay_ending(core: Core, records: Iterable[Record]) -> None:
         match record:
             case SealedRecord(seal):
                 core.ending.seal = seal
-                seals.keep(core, seal, seals.statement_of(core.membership, seal, core.elections))
+                seals.keep_mine(core, seal)
             case SlotVoteRecord(view, value, proposed):
                 state.view, state.change = view, None
                 state.voted = (view, value.record.hash())

@@ -46,7 +46,7 @@ def seal_epoch(core: Core, trigger: Trigger) -> None:
         core.ending.seal = seal
         core.persist(SealedRecord(seal))
         core.broadcast(seal)
-        keep(core, seal, statement_of(core.membership, seal, core.elections))
+        keep_mine(core, seal)
     core.sealed = True
     core.emit(EpochSealed(core.record.epoch, kind_of(trigger)))
 
@@ -113,6 +113,14 @@ def take(core: Core, sender: int, seal: Seal) -> bool:
         return False
     keep(core, seal, statement)
     return True
+
+
+def keep_mine(core: Core, seal: Seal) -> None:
+    """Keep my own SEAL: it holds, or what I had taken into my log does not."""
+    try:
+        keep(core, seal, statement_of(core.membership, seal, core.elections))
+    except (InvalidError, MissingElectionsError) as wrong:
+        raise AssertionError(f"my own SEAL does not hold: {wrong}") from wrong
 
 
 def keep(core: Core, seal: Seal, statement: Statement) -> None:
