@@ -109,6 +109,19 @@ LEFT_BEHIND: Final = Setting(
 CUT_OFF: Final = replace(
     LEFT_BEHIND, liars={}, faults=(Crash(3, 300, 900), *(Crash(m, 2300, 30) for m in range(4)))
 )
+RESTARTED_AND_CUT: Final = Setting(
+    n=4,
+    operations=60,
+    interval=2,
+    liars={},
+    faults=(
+        Cut((0,), 300, 500),
+        Crash(1, 700, 60),
+        Cut((1,), 900, 500),
+        Crash(2, 1300, 60),
+        Crash(3, 1500, 60),
+    ),
+)
 REPLACED_AND_CUT: Final = replace(lying_then_replaced("ghost"), interval=2, operations=40)
 
 _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = (
@@ -146,7 +159,7 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
     ("executes-without-state", state_bugs.executes_without_state, CUT_OFF, 60),
     ("log-cut-above-execution", state_bugs.log_cut_above_execution, CUT_OFF, 200),
     ("log-cut-without-snapshot", state_bugs.log_cut_without_snapshot, CUT_OFF, 60),
-    ("view-change-cut-with-the-log", state_bugs.votes_cut_with_the_log, REPLACED_AND_CUT, 300),
+    ("view-change-cut-with-the-log", state_bugs.votes_cut_with_the_log, RESTARTED_AND_CUT, 600),
     (
         "certificate-cut-with-the-log",
         state_bugs.certificate_cut_with_the_log,

@@ -9,7 +9,7 @@ from typing import Any
 
 from dwcp.wire.envelope import decode_batch
 from dwcp.wire.state import StableCheckpoint, StateChunk, StateNode
-from dwcp_replica.core import collection, transfer
+from dwcp_replica.core import collection, replica, tables, transfer
 from dwcp_replica.core.effects import Record
 from dwcp_replica.core.state import Core
 from dwcp_replica.core.transfer import Asked, Transfer
@@ -64,7 +64,7 @@ def uncertified_state(patches: Patches) -> None:
             stamp_ms = decode_batch(message.body).stamp_ms
             transfer.begin(core, message.certificate, stamp_ms, message.body)
 
-    patches.set(transfer, "on_stable_checkpoint", on_stable_checkpoint)
+    patches.set(replica, "SHARED", {**tables.SHARED, StableCheckpoint: on_stable_checkpoint})
 
 
 def stale_state_accepted(patches: Patches) -> None:
@@ -76,7 +76,7 @@ def stale_state_accepted(patches: Patches) -> None:
             stamp_ms = decode_batch(message.body).stamp_ms
             transfer.begin(core, message.certificate, stamp_ms, message.body)
 
-    patches.set(transfer, "on_stable_checkpoint", on_stable_checkpoint)
+    patches.set(replica, "SHARED", {**tables.SHARED, StableCheckpoint: on_stable_checkpoint})
 
 
 def log_cut_above_execution(patches: Patches) -> None:
