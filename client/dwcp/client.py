@@ -40,7 +40,7 @@ from dwcp.wire.envelope import Busy, Envelope, Rejected
 from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
-from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
+from dwcp.wire.records import EpochRecord, Member, SignedGenesis, check_genesis, is_complete
 from dwcp.wire.watch import Filter, Page, Pull, watched
 
 DEADLINE_MS: Final = 30_000
@@ -406,17 +406,21 @@ class Client(Calls):
             for member in self._core.checker.peers.copy():
                 if not self._core.checker.wants_records:
                     break
-                self._learn(await self._records(member.client))
+                self._learn(await self._records(member))
             if self._core.checker.wants_records:
                 await asyncio.sleep(FOLLOW_AGAIN_S)
                 self._unknown_epoch.set()
 
-    async def _records(self, url: str) -> tuple[CertifiedRecord, ...]:
+    async def _records(self, member: Member) -> tuple[CertifiedRecord, ...]:
         """The records after the newest one known here, as one replica shows them."""
         assert self._http is not None, "running"
-        where = f"{url.rstrip('/')}/dwcp/v1/epochs?from={self._core.checker.epoch}"
+        where = f"{member.client.rstrip('/')}/dwcp/v1/epochs?from={self._core.checker.epoch}"
+        trust = self._authority or aiohttp.Fingerprint(member.certificate)
         try:
-            async with asyncio.timeout(CONNECT_S_MAX), self._http.get(where) as response:
+            async with (
+                asyncio.timeout(CONNECT_S_MAX),
+                self._http.get(where, ssl=trust) as response,
+            ):
                 return _decode_records(await response.content.read(RECORDS_BYTES_MAX)).records
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
             return ()

@@ -20,7 +20,7 @@ from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.epochs import Records
-from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, scope_of
+from dwcp.wire.records import EpochRecord, Member, SignedGenesis, check_genesis, scope_of
 from dwcp.wire.switch import AdminSwitch
 
 EXIT_BROKEN: Final = 1
@@ -119,7 +119,7 @@ async def _refresh(genesis: EpochRecord, signer: Ed25519Signer, timeout_s: float
             sig = signer.sign(unsigned.signing_bytes(scope_of(genesis, record)))
             body = msgspec.msgpack.encode(msgspec.structs.replace(unsigned, sig=sig))
             for member in record.members:
-                await _call(http, "POST", f"{member.client}/dwcp/v1/orders", body)
+                await _call(http, "POST", member, "orders", body)
             await asyncio.sleep(AGAIN_S)
             chain = await _follow(http, genesis)
             if chain.current.epoch > before:
@@ -138,8 +138,7 @@ async def _follow(http: aiohttp.ClientSession, genesis: EpochRecord) -> RecordCh
     answered = False
     for member in genesis.members:
         while True:
-            url = f"{member.client}/dwcp/v1/epochs?from={chain.current.epoch}"
-            body = await _call(http, "GET", url)
+            body = await _call(http, "GET", member, f"epochs?from={chain.current.epoch}")
             if body is None:
                 break
             answered = True
@@ -158,11 +157,16 @@ async def _follow(http: aiohttp.ClientSession, genesis: EpochRecord) -> RecordCh
 
 
 async def _call(
-    http: aiohttp.ClientSession, method: str, url: str, body: bytes | None = None
+    http: aiohttp.ClientSession, method: str, member: Member, path: str, body: bytes | None = None
 ) -> bytes | None:
-    """The body of a good answer, or None."""
+    """The body of a member's good answer, or None; its certificate is the one in the record."""
+    url = f"{member.client.rstrip('/')}/dwcp/v1/{path}"
+    trust = aiohttp.Fingerprint(member.certificate)
     try:
-        async with asyncio.timeout(ASK_S_MAX), http.request(method, url, data=body) as response:
+        async with (
+            asyncio.timeout(ASK_S_MAX),
+            http.request(method, url, data=body, ssl=trust) as response,
+        ):
             return await response.content.read(ANSWER_BYTES_MAX) if response.ok else None
     except (aiohttp.ClientError, TimeoutError):
         return None
