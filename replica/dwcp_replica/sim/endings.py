@@ -6,20 +6,32 @@ Each function plants one bug, whose docstring says what is wrong then (epochs.md
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dwcp.wire.chain import Header
 from dwcp.wire.epochs import Ready, SlotVote, slot_signing_bytes
 from dwcp.wire.peer import Prepare, vote_signing_bytes
 from dwcp_replica.core.chain import Branch
 from dwcp_replica.core.effects import SealedRecord, SlotPreparedRecord, SlotVoteRecord
-from dwcp_replica.core.epochs import rest, seals, slot, switching, values
+from dwcp_replica.core.epochs import rest, seals, slot, values
 from dwcp_replica.core.epochs.keeper import Keeper
 from dwcp_replica.core.epochs.line import Line
 from dwcp_replica.core.epochs.mute import Muteness
 from dwcp_replica.core.recover import Statement
 from dwcp_replica.core.state import Core
-from dwcp_replica.sim.planting import Patches
+from dwcp_replica.sim.planting import Patches, Setting
+from dwcp_replica.sim.scenario import (
+    FAULTS_MS,
+    Alarmed,
+    Crash,
+    Cut,
+    Lose,
+    Refresh,
+    Replace,
+    Resize,
+    Rot,
+)
+from dwcp_replica.sim.world import Link
 
 
 def seal_set_2f(patches: Patches) -> None:
@@ -127,27 +139,6 @@ def slot_votes_below(patches: Patches) -> None:
     patches.set(slot, "start_change", start_change)
 
 
-def panic_not_forwarded(patches: Patches) -> None:
-    """Who has sealed an epoch keeps the reason to itself, and a SEAL is no reason."""
-    proper, take = seals.seal_epoch, seals.take
-
-    def seal_epoch(core: Core, trigger: Any) -> None:
-        sent = len(core.out.send)
-        proper(core, trigger)
-        core.out.send[:] = [
-            out
-            for n, out in enumerate(core.out.send)
-            if n < sent or type(out.message) is not type(trigger)
-        ]
-
-    def on_seal(core: Core, sender: int, message: Any) -> None:
-        if take(core, sender, message):
-            slot.weigh(core)
-
-    patches.set(seals, "seal_epoch", seal_epoch)
-    patches.set(switching, "on_seal", on_seal)
-
-
 def ready_without_state(patches: Patches) -> None:
     """READY is said as soon as the record is known."""
 
@@ -179,3 +170,65 @@ def mute_back_at_once(patches: Patches) -> None:
     patches.set(Muteness, "asks", property(lambda _self: False))
     patches.set(Muteness, "wants_refresh", property(lambda self: self.reason is not None))
     patches.set(Muteness, "may_speak_in", lambda _self, _epoch: True)
+
+
+REFRESHED: Final = Setting(n=4, liars={}, faults=(Refresh(150), Refresh(600), Refresh(1100)))
+SEALED_LONG: Final = Setting(
+    n=4,
+    liars={},
+    faults=(
+        Refresh(300),
+        Crash(1, 500, 900),
+        Crash(2, 650, 200),
+        Refresh(900),
+        Alarmed((0, 2, 3), 1300),
+    ),
+)
+VOTES_LOST: Final = Setting(
+    n=4,
+    liars={},
+    faults=(Refresh(200), *(Lose(m, 1, FAULTS_MS, "SlotVote") for m in range(4))),
+)
+SHORT_SEALS: Final = Setting(
+    n=4,
+    liars={2: "short-seal"},
+    faults=(
+        Refresh(200),
+        Cut((3,), 100, 250),
+        Refresh(700),
+        Cut((1,), 650, 200),
+        Refresh(1200),
+        Cut((0,), 1150, 150),
+    ),
+    weather=Link(1, 40),
+)
+JOINING: Final = Setting(
+    n=4,
+    liars={},
+    faults=(Replace(3, 200), Refresh(500), Resize(700)),
+    weather=Link(1, 80, 0.1),
+)
+TAIL: Final = Setting(
+    n=4,
+    interval=4,
+    liars={},
+    faults=(Cut((0,), 300, 1200), Refresh(420), Alarmed((2, 3), 1300)),
+)
+ROTTEN: Final = Setting(
+    n=4, liars={}, faults=(Refresh(200), Rot(1, 700, 50, tail=True), Refresh(900))
+)
+
+LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = (
+    ("seal-set-2f", seal_set_2f, SHORT_SEALS, 300),
+    ("epoch-starts-from-the-shortest-log", recover_shortest, REFRESHED, 100),
+    ("acks-after-seal", acks_after_seal, REFRESHED, 20),
+    ("seal-made-anew", seal_made_anew, SEALED_LONG, 60),
+    ("seal-not-durable", seal_not_durable, REFRESHED, 10),
+    ("slot-value-not-durable", slot_value_not_durable, REFRESHED, 10),
+    ("slot-prepared-not-durable", slot_prepared_not_durable, REFRESHED, 10),
+    ("slot-votes-below-the-view-asked-for", slot_votes_below, VOTES_LOST, 20),
+    ("ready-without-state", ready_without_state, JOINING, 20),
+    ("own-tail-taken-for-final", own_tail_is_final, TAIL, 50),
+    ("mute-back-at-once", mute_back_at_once, ROTTEN, 50),
+)
+"""Name, bug, lives, seeds: part of the table in planted.py."""
