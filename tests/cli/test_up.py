@@ -123,7 +123,7 @@ def test_a_restart_takes_the_members_one_at_a_time_and_the_primary_last(cluster:
     log = (cluster.root / "supervisor.log").read_text().splitlines()
     told = [line.split(" ", 1)[1] for line in log]
     order = [line.split()[0] for line in told if "is restarted" in line]
-    assert sorted(order) == sorted(before)
+    assert sorted(order) == sorted(before), "\n".join(log)
     assert order[-1] == status["primary"]
     steps = [line for line in told if "is restarted" in line or "started (pid" in line]
     rolled = steps[-8:]

@@ -11,6 +11,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -104,6 +105,8 @@ class MemberProcess:
     def __init__(self, process: psutil.Process, child: subprocess.Popen[bytes] | None) -> None:
         self.process = process
         self._child = child
+        # the kernel tells start times since a boot time in whole seconds: up to a second early
+        self._started_at = time.time() if child is not None else float(process.create_time())
 
     @classmethod
     def start(cls, command: list[str], log: Path, *, allow_strategies: bool) -> MemberProcess:
@@ -138,7 +141,7 @@ class MemberProcess:
     @property
     def started_at(self) -> float:
         """When it was started, in Unix seconds."""
-        return float(self.process.create_time())
+        return self._started_at
 
     @property
     def exit_code(self) -> int | None:
