@@ -72,6 +72,7 @@ from dwcp_replica.core.tables import (
     OUTSIDERS_MAY_SEND,
     RESTING,
     SHARED,
+    WAITING,
 )
 
 DRIVERS: Final[dict[str, Callable[[], Driver]]] = {"pbft": pbft.driver, "raft": raft.driver}
@@ -374,7 +375,8 @@ class Replica:
             ENDINGS[kind](core, sender, message)
         else:
             rests = self._rests
-            handler = (RESTING if rests else self._handlers).get(kind)
+            table = WAITING if core.waiting else RESTING if rests else self._handlers
+            handler = table.get(kind)
             if handler is not None:
                 handler(core, sender, message)
             elif not rests:

@@ -61,6 +61,10 @@ SHARED: Final[dict[type[Any], Handler]] = {
 }
 """What every driver needs, and a replica without one."""
 RESTING: Final[dict[type[Any], Handler]] = {**SHARED, **rest.HANDLERS}
+WAITING: Final[dict[type[Any], Handler]] = {
+    kind: handler for kind, handler in RESTING.items() if kind is not Entries
+}
+"""Entries above a start that is not held could be executed before what lies below."""
 ENDINGS: Final[dict[type[Any], Handler]] = {
     Panic: switching.on_panic,
     Panics: switching.consider,

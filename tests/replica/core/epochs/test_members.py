@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dwcp_replica.core.effects import Retired
+from dwcp.wire.epochs import FetchHistory, Records
+from dwcp.wire.peer import Entries, Fetch
+from dwcp_replica.core.effects import Received, Retired, Tick
 from dwcp_replica.core.epochs.cooldown import Cooldown
-from replica.core.conversation import Conversation
+from replica.core.conversation import WALL_MS, Conversation
 
 FOUR = [0, 1, 2, 3]
 
@@ -163,3 +165,33 @@ def test_own_tail_is_not_taken_for_final(member: int) -> None:
     assert len(set(epochs(talk))) == 1
     assert len({tuple(talk.values(m)) for m in others}) == 1
     assert talk.values(member)[: len(talk.values(others[0]))] == talk.values(others[0])
+
+
+def test_entries_above_a_start_that_is_not_held_wait_for_it() -> None:
+    """Somebody shows them to a member that fetches what lies below: executed, they would be
+    executed first (life 2439)."""
+    talk = served(3)
+    talk.isolate(3)
+    talk.submit(0, "b", "unseen")
+    talk.wait(500)
+    talk.order(FOUR)
+    talk.wait(500)
+    talk.submit(1, "c", "above")
+    talk.wait(500)
+    talk.receive(3, 0, Records(talk.replicas[0].certified))
+    asked = [target for s, target, m in talk.step() if s == 3 and isinstance(m, FetchHistory)]
+    for _ in range(3):
+        talk.now_ms += 600
+        talk._act(3, Tick(talk.now_ms, WALL_MS + talk.now_ms))
+        asked += [target for s, target, m in talk.step() if s == 3 and isinstance(m, FetchHistory)]
+    start = talk.replicas[0].standing().record.start_index
+    for member in asked:
+        ready = talk.replicas[member].step(Received((member + 1) % 4, Fetch(1, start + 1)))
+        (shown,) = [out.message for out in ready.send if isinstance(out.message, Entries)]
+        talk.receive(3, member, shown)
+    assert asked
+    assert talk.values(3) == talk.values(0)[:3]
+    assert talk.replicas[3].standing().waiting
+    talk.cut.clear()
+    talk.wait(2000)
+    assert talk.values(3) == talk.values(0)
