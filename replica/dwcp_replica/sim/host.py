@@ -277,7 +277,7 @@ class Host:
     def _meet(self) -> None:
         """Whom the engine has learned of may connect."""
         if self.up and len(self.core.peers) != len(self.places):
-            self._enter()
+            self.places = {peer.identity: n for n, peer in enumerate(self.core.peers)}
 
     def envelope(self, envelope: Envelope) -> None:
         """An envelope arrives from a client."""
