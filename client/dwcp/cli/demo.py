@@ -299,7 +299,8 @@ class Story:
         await self._restarted(str(before["primary"]), pid)
         checked = await self.load.check_all()
         self._row("liar leads, lies", f"{liar}; ByzantineFault: {evidence}")
-        self._row("liar deposed", f"view {after['view']}, primary {after['primary']}")
+        where = f"epoch {after['epoch']}, view {after['view']}"
+        self._row("liar deposed", f"{where}, primary {after['primary']}")
         self._row("liar caught", f"the client got answers of {liar} that f+1 others contradict")
         self._row(
             "nobody deceived",
