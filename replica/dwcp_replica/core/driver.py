@@ -24,9 +24,9 @@ class Driver:
 
     handlers: by the class of the message. resume: bring view and standing back after the records
     were read, given the view that was entered last. begin: the first tick. submitted: a client's
-    envelope was taken into the pool. read: a ReadIndex came. hand_over: give the leading role up.
-    follow_up: what any event may have made possible. deadline_ms: when the next tick matters, in
-    core time.
+    envelope was taken into the pool. restored: the state is here that had been lacking. read: a
+    ReadIndex came. hand_over: give the leading role up. follow_up: what any event may have made
+    possible. deadline_ms: when the next tick matters, in core time.
     """
 
     handlers: Mapping[type[Any], Handler]
@@ -35,6 +35,7 @@ class Driver:
     on_tick: Callable[[Core], None]
     deadline_ms: Callable[[Core], int]
     submitted: Callable[[Core, Envelope], None]
+    restored: Callable[[Core], None]
     read: Callable[[Core, bytes], None]
     hand_over: Callable[[Core], None]
     follow_up: Callable[[Core], None]

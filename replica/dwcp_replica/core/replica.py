@@ -190,6 +190,12 @@ class Replica:
             return tuple(slot.header for slot in slots), certificate
         return ((), certificate) if certificate.kind == "checkpoint" else None
 
+    @property
+    def stable_index(self) -> int:
+        """Of the newest stable checkpoint that is known, of whatever epoch."""
+        known = self._keeper.line.checkpoints
+        return max(self._core.low if self._core.stable else 0, *known, 0)
+
     def standing(self) -> Standing:
         """Where this replica stands now."""
         core = self._core
@@ -301,12 +307,18 @@ class Replica:
         keeper.applied = keeper.emitted = index
         if index >= core.record.start_index:
             transfer.on_restored(core, index)
+            self._go_on()
             return
         # a state of an ended epoch: what lies between is history, and is executed first
         core.emit(TransferDone(index, core.transfer.received_bytes))
         core.transfer, core.stateless = None, False
         keeper.emitted = succession.emit_history(core, keeper.line, index)
         core.emit_final()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._rests:
+            self._driver.restored(self._core)
 
     def _tick(self) -> None:
         core = self._core

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from dwcp.wire.state import (
-    FetchCheckpoint,
     FetchState,
     StableCheckpoint,
     StateChunk,
@@ -24,13 +23,6 @@ INLINE_BYTES_MAX: Final = 64 * 1024
 """A longer value is asked for by itself, so that a leaf of them still fits a frame."""
 
 
-def on_fetch_checkpoint(core: Core, sender: int, message: FetchCheckpoint) -> None:
-    """Show my stable checkpoint."""
-    if message.epoch != core.record.epoch:
-        return core.refuse(sender, message, "epoch")
-    return show_checkpoint(core, sender)
-
-
 def show_checkpoint(core: Core, to: int) -> None:
     """Send my stable checkpoint, where I hold its entry."""
     if core.stable is None:
@@ -46,8 +38,6 @@ def on_fetch_state(core: Core, sender: int, message: FetchState) -> None:
     if not core.shows_state:
         return
     if not core.state.holds(index):
-        if core.low > index:
-            show_checkpoint(core, sender)
         return
     if not all(map(is_place, message.places)):
         core.refuse(sender, message, "place")

@@ -39,7 +39,6 @@ from dwcp_replica.core import (
     catchup,
     election_book,
     evidence,
-    state_source,
     transfer,
 )
 from dwcp_replica.core.driver import Handler
@@ -53,9 +52,7 @@ SHARED: Final[dict[type[Any], Handler]] = {
     Fork: evidence.on_evidence,
     Fetch: catchup.on_fetch,
     Entries: catchup.on_entries,
-    FetchCheckpoint: state_source.on_fetch_checkpoint,
     StableCheckpoint: transfer.on_stable_checkpoint,
-    FetchState: state_source.on_fetch_state,
     StateChunk: transfer.on_state_chunk,
     FetchElections: election_book.on_fetch_elections,
 }
@@ -82,6 +79,8 @@ KEEPERS: Final[dict[type[Any], Callable[[Keeper, Core, int, Any], None]]] = {
     History: Keeper.on_history,
     ReadyMessage: Keeper.on_ready,
     FetchEpoch: Keeper.on_fetch_epoch,
+    FetchCheckpoint: Keeper.on_fetch_checkpoint,
+    FetchState: Keeper.on_fetch_state,
 }
 """About no epoch's log in particular."""
 OUTSIDERS_MAY_SEND: Final = (

@@ -157,6 +157,7 @@ def recover(
         own=OwnState(applied, state.records.digest()),
         draw=_DICE.randrange,
     )
+    shelf.stable(core.stable_index)
     return Recovered(core, verifier, journal, writable, state, store, shelf, damage, mute)
 
 

@@ -186,6 +186,7 @@ class Host:
             own=OwnState(applied, self.records.digest()),
             draw=self._draw,
         )
+        self.shelf.stable(self.core.stable_index)
         self._saving = None
         self._enter()
         if self.liar is not None:
@@ -486,8 +487,7 @@ class Host:
             self.world.deliver((self.name, "client"), 200, back, self.identity, message)
 
     def _plan_tick(self) -> None:
-        due = self.core.deadline_ms() if self.up else None
-        if due is None:
+        if not self.up or (due := self.core.deadline_ms()) is None:
             return
         now = self.world.now_ms
         moment = max(self._world_ms(due), now + 1)

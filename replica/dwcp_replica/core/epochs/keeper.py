@@ -24,7 +24,7 @@ from dwcp.wire.epochs import (
 from dwcp.wire.peer import PeerMessage, Status
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Verifier, digest
-from dwcp.wire.state import StableCheckpoint
+from dwcp.wire.state import FetchCheckpoint, FetchState, StableCheckpoint
 from dwcp.wire.switch import AdminSwitch, Switch, SwitchRequest
 from dwcp_replica.core import peers, state_source, transfer
 from dwcp_replica.core.chain import Point
@@ -132,32 +132,58 @@ class Keeper:
         """Serve entries of ended epochs."""
         found = self.line.serve(message)
         if found is None and message.start <= self.line.history.base.index:
-            self._show_checkpoint(core, sender)
+            self._show_checkpoint(core, sender, message.start - 1)
         elif found is not None and core.afford(sender, found[1]):
             core.send(sender, found[0])
 
-    def _show_checkpoint(self, core: Core, sender: int) -> None:
+    def on_fetch_checkpoint(self, core: Core, sender: int, message: FetchCheckpoint) -> None:
+        """Show the newest stable checkpoint."""
+        if message.epoch != core.record.epoch:
+            return core.refuse(sender, message, "epoch")
+        return self._show_checkpoint(core, sender, -1)
+
+    def on_fetch_state(self, core: Core, sender: int, message: FetchState) -> None:
+        """Show parts of a state that I keep, or the checkpoint of a newer one."""
+        if core.shows_state and core.state.holds(message.index):
+            state_source.on_fetch_state(core, sender, message)
+        else:
+            self._show_checkpoint(core, sender, message.index)
+
+    def _show_checkpoint(self, core: Core, sender: int, above: int) -> None:
         """The way there is cut: show the newest checkpoint whose state I can show."""
-        newest = max(self.line.checkpoints, default=0)
-        body = self.line.history.body_at(newest)
         if core.stable is not None:
-            state_source.show_checkpoint(core, sender)
-        elif (
-            body is not None
-            and core.shows_state
-            and core.state.holds(newest)
-            and core.afford(sender, len(body) + 1024)
-        ):
+            if core.low > above:
+                state_source.show_checkpoint(core, sender)
+            return
+        if not core.shows_state:
+            return
+        newest = max(filter(core.state.holds, self.line.checkpoints), default=above)
+        body = self.line.history.body_at(newest) if newest > above else None
+        if body is not None and core.afford(sender, len(body) + 1024):
             core.send(sender, StableCheckpoint(self.line.checkpoints[newest], body))
 
+    def _has_use_for(self, core: Core, sender: int, index: int) -> bool:
+        """True when I asked for a way past what the others have cut, and this is one."""
+        if not core.shows_state:
+            return False
+        if core.transfer is not None:
+            asked = sender in core.transfer.asked or core.waiting
+            return asked and index > core.transfer.index
+        if core.stateless:
+            return sender in core.fetch_asked
+        return core.waiting and self._fetch_ms is not None and index > self.line.sure
+
     def on_old_checkpoint(self, core: Core, sender: int, message: StableCheckpoint) -> None:
-        """Fetch the state at a checkpoint of an ended epoch, and go on from there."""
+        """Fetch the state at a checkpoint of an ended epoch, and go on from there.
+
+        The entries above it stay where they are held and sure.
+        """
         certificate, header = message.certificate, message.certificate.header
-        asked = core.waiting and core.shows_state and self._fetch_ms is not None
-        if not asked or header.index <= self.line.sure:
+        base = Point(header.index, header.hash(), header.term)
+        held = self._holds(base)
+        useful = held or header.index > self.line.sure
+        if not useful or not self._has_use_for(core, sender, header.index):
             return core.refuse(sender, message, "not-asked")
-        if core.transfer is not None and core.transfer.index >= header.index:
-            return None
         holds = self.line.membership(header.epoch).certificate_holds(certificate)
         if certificate.kind != "checkpoint" or not holds:
             return core.refuse(sender, message, "certificate")
@@ -167,17 +193,22 @@ class Keeper:
             stamp_ms = decode_batch(message.body).stamp_ms
         except msgspec.DecodeError:
             return core.refuse(sender, message, "body")
-        base = Point(header.index, header.hash(), header.term)
-        self.line.rebase(base, stamp_ms, message.body)
+        if not held:
+            self.line.rebase(base, stamp_ms, message.body)
+            core.persist(
+                BaseRecord(base.index, base.hash, base.term, stamp_ms, certificate, message.body)
+            )
         self.line.checkpoints = {header.index: certificate}
-        core.persist(
-            BaseRecord(base.index, base.hash, base.term, stamp_ms, certificate, message.body)
-        )
-        core.transfer = transfer.Transfer(certificate)
+        liars = core.transfer.liars if core.transfer is not None else set[int]()
+        core.transfer = transfer.Transfer(certificate, liars=liars)
         core.out.transfer = (header.index, certificate.state)
         core.emit(TransferStarted(header.index, "behind"))
         self._fetch_ms = None
         return self.pursue(core)
+
+    def _holds(self, point: Point) -> bool:
+        history = self.line.history
+        return point.index <= self.line.sure and history.hash_at(point.index) == point.hash
 
     def on_history(self, core: Core, sender: int, message: History) -> None:
         """Take entries that were asked for, each run checked from end to end."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from dwcp.wire.peer import Certificate
 from dwcp_replica.core import collection, restore
 from dwcp_replica.core.chain import Point, Slot
 from dwcp_replica.core.effects import (
     BaseRecord,
+    CertificateRecord,
     EntryRecord,
     EpochBegun,
     Record,
@@ -55,6 +57,8 @@ def replay_epoch(
             )
             if record.certificate is not None:
                 line.checkpoints[record.index] = record.certificate
+        elif isinstance(record, CertificateRecord) and is_old_checkpoint(core, record.certificate):
+            line.checkpoints[record.certificate.header.index] = record.certificate
         else:
             mine.append(record)
     bases = [r.index for r in mine if isinstance(r, BaseRecord)]
@@ -67,14 +71,21 @@ def replay_epoch(
     replay_ending(core, mine)
 
 
+def is_old_checkpoint(core: Core, certificate: Certificate) -> bool:
+    """True for a stable checkpoint of an epoch that has ended."""
+    return certificate.kind == "checkpoint" and certificate.header.epoch < core.record.epoch
+
+
 def durable(core: Core, line: Line) -> list[Record]:
     """All that must be found again after a crash, as records that stand for all before them."""
     found: list[Record] = []
     if core.record.epoch > 0:
         base = line.history.base
         stamp_ms = line.history.stamp_at(base.index)
-        found.append(BaseRecord(base.index, base.hash, base.term, stamp_ms, None))
+        body = line.history.body_at(base.index) or b""
+        found.append(BaseRecord(base.index, base.hash, base.term, stamp_ms, None, body))
         found += [EpochBegun(certified) for certified in line.chain.certified]
+        found += [CertificateRecord(line.checkpoints[index]) for index in sorted(line.checkpoints)]
         found += [EntryRecord(slot.entry) for slot in line.history.slots(base.index)]
     if not core.waiting:
         found += collection.durable(core)

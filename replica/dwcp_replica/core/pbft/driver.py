@@ -42,6 +42,7 @@ def driver() -> Driver:
         on_tick=timers.on_tick,
         deadline_ms=timers.deadline_ms,
         submitted=submitted,
+        restored=restored,
         read=read,
         hand_over=hand_over,
         follow_up=follow_up,
@@ -52,6 +53,11 @@ def submitted(core: Core, envelope: Envelope) -> None:
     """A backup passes a client's envelope to its primary."""
     if core.active and core.primary != core.me:
         core.send(core.primary, Forward((envelope,)))
+
+
+def restored(core: Core) -> None:
+    """Lead the view that was asked for while I had no state."""
+    view_change.weigh(core)
 
 
 def read(core: Core, token: bytes) -> None:

@@ -45,6 +45,7 @@ def driver() -> Driver:
         on_tick=timers.on_tick,
         deadline_ms=timers.deadline_ms,
         submitted=submitted,
+        restored=restored,
         read=read,
         hand_over=leading.hand_over,
         follow_up=follow_up,
@@ -80,6 +81,10 @@ def submitted(core: Core, envelope: Envelope) -> None:
     """A follower passes a client's envelope to its leader."""
     if core.active and core.primary != core.me:
         core.send(core.primary, Forward((envelope,)))
+
+
+def restored(core: Core) -> None:
+    """Nothing waits for it: a follower with its state again may stand at its next timer."""
 
 
 def read(core: Core, token: bytes) -> None:
