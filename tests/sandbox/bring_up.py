@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from sandbox.processes import boot_id
 from sandbox.shell import CommandError, SandboxError, say, step, wait_until, write_file
 
 DNS_REPLICAS_MAX = 2
+ASKED_EACH = 4
 API_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 90.0
 PROBE_NAME = f"kubernetes.default.svc.{DNS_DOMAIN}"
@@ -142,6 +144,8 @@ def _start(sandbox: Sandbox, wanted: record.Record, images: Sequence[Path]) -> N
         wait_until(lambda: _nodes_missing(sandbox, nodes), timeout_s=READY_TIMEOUT_S)
     with step("cluster DNS answers"):
         wait_until(lambda: _dns_missing(sandbox), timeout_s=READY_TIMEOUT_S)
+    with step("cluster DNS learns new names"):
+        _wait_for_news(sandbox)
 
 
 def _control_group(sandbox: Sandbox) -> str:
@@ -175,6 +179,31 @@ def _nodes_missing(sandbox: Sandbox, nodes: list[Node]) -> str:
     names = [name for n in nodes for name in node.process_names(n)]
     sandbox.processes.require(*control_plane.ORDER, *names)
     return sandbox.unready(nodes)
+
+
+def _wait_for_news(sandbox: Sandbox) -> None:
+    """Until cluster DNS knows a Service made now.
+
+    While the API server was away CoreDNS waits ever longer before it watches again, and answers
+    from what it knew: names made meanwhile would be missing for up to a minute.
+    """
+    name = f"dns-probe-{secrets.token_hex(4)}"
+    sandbox.apply(dns.probe(name))
+    try:
+        wait_until(lambda: _name_missing(sandbox, name), timeout_s=READY_TIMEOUT_S)
+    finally:
+        sandbox.kubectl("delete", "service", name, f"--namespace={dns.NAMESPACE}")
+
+
+def _name_missing(sandbox: Sandbox, service: str) -> str:
+    name = f"{service}.{dns.NAMESPACE}.svc.{DNS_DOMAIN}"
+    for _ in range(ASKED_EACH * DNS_REPLICAS_MAX):  # any of its pods may answer
+        try:
+            if not sandbox.resolve(name):
+                return f"{name} is not known yet"
+        except SandboxError as error:
+            return str(error)
+    return ""
 
 
 def _dns_missing(sandbox: Sandbox) -> str:

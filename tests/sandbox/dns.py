@@ -68,6 +68,11 @@ def manifest(replicas: int) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
+def probe(name: str) -> dict[str, Any]:
+    """A Service without pods, whose name is new."""
+    return _object("v1", "Service", name, spec={"ports": [{"port": 1}]})
+
+
 def _deployment(replicas: int) -> dict[str, Any]:
     spread = {
         "maxSkew": 1,

@@ -188,6 +188,11 @@ class PeerDialer:
         """True while our connection to this member stands."""
         return self._links[member].connected
 
+    @property
+    def reached(self) -> int:
+        """How many members our connections reach now."""
+        return sum(link.connected for link in self._links.values())
+
     async def run(self) -> None:
         """Keep all connections up, until cancelled."""
         async with asyncio.TaskGroup() as links:

@@ -47,6 +47,7 @@ from dwcp_replica.core.effects import (
     VoiceFound,
 )
 from dwcp_replica.core.epochs.triggers import switch_fault
+from dwcp_replica.core.quorum import quorum
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.core.restore import OwnState
 from dwcp_replica.durable import (
@@ -236,6 +237,9 @@ class RunningReplica:
             return "its state is lost, and no checkpoint to fetch has been shown yet"
         if self.store.applied_index < self.replay_upto:
             return f"executing its log again: {self.store.applied_index} of {self.replay_upto}"
+        needed = quorum(len(self.record.members), self.record.trust) - 1
+        if (reached := self.dialer.reached) < needed:
+            return f"connected to {reached} other members; a quorum needs {needed}"
         return "the disk is full" if self.engine.disk_full else None
 
     def _may_read(self) -> bool:

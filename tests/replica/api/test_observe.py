@@ -132,3 +132,25 @@ async def test_a_proven_lie_is_shown_with_its_proof(tmp_path: Path) -> None:
         assert proof.first.hash() != proof.second.hash()
         name = 'dwcp_byzantine_evidence_total{kind="equivocation"}'
         assert await cluster.http.metric(honest[0], name) == 1
+
+
+@in_loop
+async def test_a_member_that_reaches_no_quorum_is_not_ready_and_says_so(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        await cluster.bootstrap()
+        http, (first, second, third, last) = cluster.http, cluster.places
+        assert await cluster.stop(third) == 0
+        await http.all_ready((first, second, last))
+        assert await cluster.stop(last) == 0
+
+        async def says() -> bool:
+            status = await http.status(first)
+            return (
+                status["reason"] == "connected to 1 other members; a quorum needs 2"
+                and not status["ready"]
+                and await http.metric(first, "dwcp_ready") == 0
+            )
+
+        await http.eventually(says, what="not ready")
+        cluster.start(last)
+        await http.all_ready((first, second, last))
