@@ -5,7 +5,8 @@ primary's clock has reached it and nothing is under way that will move agreed ti
 proposes an empty entry. A backup takes an empty entry only when its own state machine wants one by
 then, so that a liar can not fill the log with nothing; one that has not executed as far as the
 primary gets the entry again, or fetches it. Backups time a primary out that lets time pass, as they
-do for a request: after the time by which two honest clocks may differ, and a timeout.
+do for a request: after the time by which two honest clocks may differ, and a timeout. So they do
+with one that keeps a SWITCH back, or the admin's orders would wait for a liar's leave.
 """
 
 from __future__ import annotations
@@ -33,7 +34,18 @@ def wants_entry(core: Core) -> bool:
 
 
 def is_late(core: Core) -> bool:
-    """True when any honest primary would have proposed by now, and nothing was executed since."""
+    """True when any honest primary would have proposed by now what nobody else may propose."""
+    return _switch_is_late(core) or _lease_is_late(core)
+
+
+def _switch_is_late(core: Core) -> bool:
+    """A SWITCH that everybody can see is due: orders and requests are repeated to all."""
+    since_ms = core.switch_since_ms
+    return since_ms is not None and core.now_ms - since_ms > core.timeout_ms()
+
+
+def _lease_is_late(core: Core) -> bool:
+    """Agreed time stands still though the state machine waits for it."""
     if core.due_ms is None or core.log.last != core.applied:
         return False
     patience_ms = core.record.parameters.max_clock_skew_ms + core.timeout_ms()

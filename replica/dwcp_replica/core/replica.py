@@ -416,7 +416,7 @@ class Replica:
             if core.halted is not None:
                 break
             if not core.sealed and not core.waiting:
-                core.switch_wanted = keeper.wanted(core)
+                keeper.look_for_switch(core)
                 self._driver.follow_up(core)
             switching.look(core)
             certified = slot.decided(core)

@@ -94,6 +94,7 @@ class Core:
         self.switches: list[int] = []
         self.raft = RaftState(draw)
         self.switch_wanted: Switch | None = None
+        self.switch_since_ms: int | None = None
         self.ending = Ending()
         self.past_evidence: dict[int, EvidenceFound] = {}
         self.pool = RequestPool()

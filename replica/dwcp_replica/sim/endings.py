@@ -11,6 +11,7 @@ from typing import Any, Final
 from dwcp.wire.chain import Header
 from dwcp.wire.epochs import Ready, SlotVote, slot_signing_bytes
 from dwcp.wire.peer import Prepare, vote_signing_bytes
+from dwcp_replica.core import due
 from dwcp_replica.core.chain import Branch
 from dwcp_replica.core.effects import SealedRecord, SlotPreparedRecord, SlotVoteRecord
 from dwcp_replica.core.epochs import rest, seals, slot, values
@@ -165,6 +166,11 @@ def own_tail_is_final(patches: Patches) -> None:
     patches.set(Line, "end", end)
 
 
+def kept_switches_unwatched(patches: Patches) -> None:
+    """A primary may keep the admin's orders and its fellows' requests to itself for ever."""
+    patches.set(due, "_switch_is_late", lambda _core: False)
+
+
 def mute_back_at_once(patches: Patches) -> None:
     """A replica that lost its tail speaks as soon as it has asked around."""
     patches.set(Muteness, "asks", property(lambda _self: False))
@@ -228,6 +234,12 @@ LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = (
     ("slot-prepared-not-durable", slot_prepared_not_durable, REFRESHED, 10),
     ("slot-votes-below-the-view-asked-for", slot_votes_below, VOTES_LOST, 20),
     ("ready-without-state", ready_without_state, JOINING, 20),
+    (
+        "kept-switches-unwatched",
+        kept_switches_unwatched,
+        Setting(n=4, liars={0: "censor"}, faults=(Refresh(300),)),
+        20,
+    ),
     ("own-tail-taken-for-final", own_tail_is_final, TAIL, 50),
     ("mute-back-at-once", mute_back_at_once, ROTTEN, 50),
 )

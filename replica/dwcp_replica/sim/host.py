@@ -272,7 +272,8 @@ class Host:
 
     def order(self, switch: AdminSwitch) -> None:
         """The admin's order arrives."""
-        self.feed(Order(switch))
+        if self.liar is None or self.liar.hear(self.me, switch):
+            self.feed(Order(switch))
         self._meet()
 
     def _meet(self) -> None:
@@ -405,9 +406,8 @@ class Host:
                 self._stable(event.index)
             elif isinstance(event, EpochEntered):
                 self._enter()
-            elif isinstance(event, VoiceFound):
-                continue
-            self._observer.event(self, event)
+            if not isinstance(event, VoiceFound):  # that was said before
+                self._observer.event(self, event)
 
     def _apply(self, index: int, hash_: bytes, body: bytes) -> None:
         outcomes = self.store.apply(index, decode_batch(body))

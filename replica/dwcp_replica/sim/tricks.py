@@ -22,6 +22,7 @@ from dwcp.wire.peer import (
     ViewChange,
     Vote,
 )
+from dwcp.wire.switch import AdminSwitch, SwitchRequest
 from dwcp_replica.core.effects import EVERYONE, Outbound
 from dwcp_replica.sim.liar import Context, Liar
 from dwcp_replica.sim.mutation import mutated
@@ -200,18 +201,21 @@ class Restless(Liar):
 
 
 class Censor(Liar):
-    """Never proposes or forwards what one client asks."""
+    """Never proposes or forwards what one client asks, or what ends the epoch."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._victim = self.random.choice(context.genesis.clients).key
+        self._keeps_switches = self.random.random() < 0.4
 
     def take(self, envelope: Envelope) -> bool:
         """Be deaf to one client."""
-        return envelope.client != self._victim
+        return self._keeps_switches or envelope.client != self._victim
 
     def hear(self, sender: int, message: PeerMessage) -> bool:
-        """Be deaf to those who pass its requests on."""
+        """Be deaf to those who pass its requests on, to the admin or to who asks for a switch."""
+        if self._keeps_switches:
+            return not isinstance(message, AdminSwitch | SwitchRequest)
         if not isinstance(message, Forward):
             return True
         return all(self.take(envelope) for envelope in message.envelopes) and sender >= 0

@@ -283,7 +283,9 @@ class Keeper:
             core.broadcast(FetchEpoch(mute.nonce, core.record.epoch))
         elif core.record.protocol not in PROTOCOLS:
             return  # no driver of this protocol ends an epoch yet
-        elif mute.wants_refresh and not core.sealed and not core.waiting:
+        elif core.sealed or core.waiting or core.me in core.ending.requests:
+            return
+        elif mute.wants_refresh:
             switching.request(core, core.record.protocol)
 
     def help_mute(self, core: Core, request: SwitchRequest) -> None:
@@ -307,10 +309,19 @@ class Keeper:
         if order in core.ending.orders:
             self.directory.know(order.members)
 
-    def wanted(self, core: Core) -> Switch | None:
-        """The SWITCH that a leader is to propose now."""
-        if not core.leads or core.sealed:
-            return None
+    def look_for_switch(self, core: Core) -> None:
+        """Note the SWITCH that a leader is to propose now, and since when there is one.
+
+        Backups look too: one that keeps it back is given up (due.py).
+        """
+        found = self._wanted(core) if not core.switches else None
+        core.switch_wanted = found if core.leads else None
+        if found is None:
+            core.switch_since_ms = None
+        elif core.switch_since_ms is None:
+            core.switch_since_ms = core.now_ms
+
+    def _wanted(self, core: Core) -> Switch | None:
         for order in core.ending.orders:
             if self._caught_up(core, order):
                 return order
@@ -346,8 +357,13 @@ class Keeper:
         self.ask_bound(core)
         if self.my_ready is not None and not self.retired:
             self._spread_ready(core, self.my_ready)
-        for order in core.ending.orders if not core.sealed else ():
+        if core.sealed:
+            return
+        for order in core.ending.orders:
             core.broadcast(order)
+        mine = core.ending.requests.get(core.me)
+        if mine is not None:
+            core.broadcast(mine)
 
     # --- messages of the next epoch ------------------------------------------------------------
 

@@ -340,6 +340,45 @@ def test_f_plus_one_members_may_ask_for_a_refresh() -> None:
     assert epochs(talk) == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("what", ["order", "requests"])
+def test_a_primary_that_keeps_a_switch_back_is_replaced(what: str) -> None:
+    """It does all else, so that only the switch itself can depose it."""
+    talk = served()
+    kept = (order(talk),) if what == "order" else requests(talk, [2, 3]).requests
+    for message in kept:
+        for member in (1, 2, 3):
+            talk.receive(member, 3 if member != 3 else 2, message)
+    for _ in range(60):
+        for source, target, message in talk.step():
+            if target != 0 or not isinstance(message, AdminSwitch | SwitchRequest):
+                talk.receive(target, source, message)
+        talk.now_ms += 50
+        for member in SAME:
+            talk._act(member, tick(talk))
+    assert [r.standing().record.epoch for r in talk.replicas] == [1, 1, 1, 1]
+
+
+def test_a_request_that_everybody_missed_is_repeated() -> None:
+    """The primary does not hear the mute member, and what others say for it is lost at first."""
+    talk = served()
+    talk.crash(3)
+    talk.damaged[3] = "damaged tail"
+    talk.restart(3)
+    lost: set[tuple[int, int]] = set()
+    for _ in range(80):
+        for source, target, message in talk.step():
+            asks = isinstance(message, SwitchRequest)
+            if asks and (source == 3 or (source, target) not in lost) and target == 0:
+                lost.add((source, target))
+            else:
+                talk.receive(target, source, message)
+        talk.now_ms += 50
+        for member in SAME:
+            talk._act(member, tick(talk))
+    assert lost == {(1, 0), (2, 0), (3, 0)}
+    assert epochs(talk) == [1, 1, 1, 1]
+
+
 def test_an_order_of_an_older_epoch_is_void() -> None:
     talk = served()
     old = talk.order(SAME)
