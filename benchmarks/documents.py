@@ -28,9 +28,9 @@ from typing import Any
 import msgspec
 import psutil
 
+from dwcp.crdt import Document, Rules
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.documents import decode_operation
-from dwcp_replica.crdt import Document, Rules
 
 Patches = list[list[Any]]
 BEGIN = "<!-- benchmark:begin -->"

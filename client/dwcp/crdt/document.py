@@ -16,6 +16,14 @@ from typing import Literal, Protocol
 import msgspec
 from msgspec import Struct
 
+from dwcp.crdt.frontier import divide, follows
+from dwcp.crdt.graph import Graph, Links
+from dwcp.crdt.held import Held
+from dwcp.crdt.image import decode_image, encode_image
+from dwcp.crdt.objects import Object, Orders
+from dwcp.crdt.state import BadEdit, State
+from dwcp.crdt.transaction import Transaction
+from dwcp.crdt.values import BadValue, Value
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.documents import (
     MAX_HEADS,
@@ -28,14 +36,6 @@ from dwcp.wire.documents import (
     operation_signing_bytes,
 )
 from dwcp.wire.signing import PublicKey, Signer, Verifier
-from dwcp_replica.crdt.frontier import divide, follows
-from dwcp_replica.crdt.graph import Graph, Links
-from dwcp_replica.crdt.held import Held
-from dwcp_replica.crdt.image import decode_image, encode_image
-from dwcp_replica.crdt.objects import Object, Orders
-from dwcp_replica.crdt.state import BadEdit, State
-from dwcp_replica.crdt.transaction import Transaction
-from dwcp_replica.crdt.values import BadValue, Value
 
 Outcome = Literal["applied", "known", "held", "refused"]
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwcp_replica.crdt import (
+from client.crdt.people import document, signers
+from dwcp.crdt import (
     Conflict,
     Custom,
     Document,
@@ -25,10 +26,9 @@ from dwcp_replica.crdt import (
     conflicts,
     settle,
 )
-from dwcp_replica.crdt.history import HISTORY_MAX, QUEUE_MAX
-from dwcp_replica.crdt.merge3 import merge3
-from dwcp_replica.crdt.values import canonical
-from replica.crdt.people import document, signers
+from dwcp.crdt.history import HISTORY_MAX, QUEUE_MAX
+from dwcp.crdt.merge3 import merge3
+from dwcp.crdt.values import canonical
 
 PATH = ("settings", "limits")
 

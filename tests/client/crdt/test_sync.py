@@ -7,6 +7,19 @@ from random import Random
 import msgspec
 import pytest
 
+from client.crdt.people import GENESIS, Members, document, rules, signers
+from dwcp.crdt import Document
+from dwcp.crdt.bloom import BITS_PER_ENTRY, filter_of, may_hold
+from dwcp.crdt.held import HELD_PER_AUTHOR_MAX
+from dwcp.crdt.sync import (
+    MESSAGE_BYTES,
+    SyncState,
+    decode,
+    encode,
+    generate,
+    is_equal,
+    receive,
+)
 from dwcp.wire.documents import (
     MAX_NEEDED,
     Filter,
@@ -16,19 +29,6 @@ from dwcp.wire.documents import (
     SyncMessage,
     operation_signing_bytes,
 )
-from dwcp_replica.crdt import Document
-from dwcp_replica.crdt.bloom import BITS_PER_ENTRY, filter_of, may_hold
-from dwcp_replica.crdt.held import HELD_PER_AUTHOR_MAX
-from dwcp_replica.crdt.sync import (
-    MESSAGE_BYTES,
-    SyncState,
-    decode,
-    encode,
-    generate,
-    is_equal,
-    receive,
-)
-from replica.crdt.people import GENESIS, Members, document, rules, signers
 
 ROUNDS_MAX = 60
 
@@ -348,7 +348,7 @@ class TestFilter:
 
 def test_many_operations_beyond_one_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     """With more news than a filter covers, the newest are covered and all still arrives."""
-    monkeypatch.setattr("dwcp_replica.crdt.sync.ENTRIES_MAX", 16)
+    monkeypatch.setattr("dwcp.crdt.sync.ENTRIES_MAX", 16)
     a, b = branches(10, 100, 100)
     Pair(a, b).run()
     assert_equal(a, b)
@@ -356,7 +356,7 @@ def test_many_operations_beyond_one_filter(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_first_contact_after_a_long_common_past(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one filter covers, but the older part is named by its heads."""
-    monkeypatch.setattr("dwcp_replica.crdt.sync.ENTRIES_MAX", 32)
+    monkeypatch.setattr("dwcp.crdt.sync.ENTRIES_MAX", 32)
     a, b = branches(300, 5, 5)
     pair = Pair(a, b)
     pair.run()

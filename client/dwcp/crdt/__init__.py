@@ -7,9 +7,8 @@ views (`conflicts`, `Resolutions`); `check_resolver` tests a user's own. docs/do
 
 from __future__ import annotations
 
-from dwcp.wire.documents import Operation
-from dwcp_replica.crdt import sync
-from dwcp_replica.crdt.conflicts import (
+from dwcp.crdt import sync
+from dwcp.crdt.conflicts import (
     Conflict,
     Custom,
     LastWriteWins,
@@ -22,14 +21,15 @@ from dwcp_replica.crdt.conflicts import (
     conflicts,
     settle,
 )
-from dwcp_replica.crdt.document import Authors, Document, Received, Refused, Rules
-from dwcp_replica.crdt.history import Resolutions
-from dwcp_replica.crdt.laws import Violation, check_resolver
-from dwcp_replica.crdt.receipts import Outbox, OutboxFull, Voters, make_receipt
-from dwcp_replica.crdt.state import BadEdit
-from dwcp_replica.crdt.store import Store, StoreFull
-from dwcp_replica.crdt.transaction import Transaction
-from dwcp_replica.crdt.values import BadValue
+from dwcp.crdt.document import Authors, Document, Received, Refused, Rules
+from dwcp.crdt.history import Resolutions
+from dwcp.crdt.laws import Violation, check_resolver
+from dwcp.crdt.receipts import Outbox, OutboxFull, Voters, make_receipt
+from dwcp.crdt.state import BadEdit
+from dwcp.crdt.store import Store, StoreFull
+from dwcp.crdt.transaction import Transaction
+from dwcp.crdt.values import BadValue
+from dwcp.wire.documents import Operation
 
 __all__ = [
     "Authors",

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from dwcp_replica.crdt import BadValue, Custom
-from dwcp_replica.crdt.values import Value
+from dwcp.crdt import BadValue, Custom
+from dwcp.crdt.values import Value
 
 GROUP: Final = "dwcp.resolvers"
 STEPS_MAX: Final = 2_000

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from dwcp_replica.crdt.sequence import ElementSequence
+from dwcp.crdt.sequence import ElementSequence
 
 SESSIONS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "60"))
 
@@ -117,7 +117,7 @@ class Session:
 
 @pytest.mark.parametrize("seed", range(SESSIONS))
 def test_spans_read_like_the_tree(seed: int) -> None:
-    """Replay one: pytest 'tests/replica/crdt/test_sequence.py' -k 'tree and [SEED]'."""
+    """Replay one: pytest 'tests/client/crdt/test_sequence.py' -k 'tree and [SEED]'."""
     session = Session(seed)
     for operation in range(session.random.choice([20, 60, 120])):
         session.step(operation)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import islice, permutations, product
 from typing import Final, Literal
 
-from dwcp_replica.crdt.conflicts import FALLBACK_ERRORS, Resolver
-from dwcp_replica.crdt.values import BadValue, Value, canonical, check_value, plain
+from dwcp.crdt.conflicts import FALLBACK_ERRORS, Resolver
+from dwcp.crdt.values import BadValue, Value, canonical, check_value, plain
 
 TRIPLES_MAX: Final = 20_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dwcp_replica.crdt.values import Value, canonical
+from dwcp.crdt.values import Value, canonical
 
 
 class _Absent:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
+from dwcp.crdt import Document, Rules
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
-from dwcp_replica.crdt import Document, Rules
 
 GENESIS = b"g" * 32
 

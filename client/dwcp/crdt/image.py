@@ -13,11 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dwcp.wire.decoding import decoder_of
-from dwcp.wire.documents import Kind
-from dwcp.wire.signing import Count
-from dwcp_replica.crdt.graph import Graph, Table
-from dwcp_replica.crdt.objects import (
+from dwcp.crdt.graph import Graph, Table
+from dwcp.crdt.objects import (
     Counter,
     MapObject,
     Object,
@@ -26,8 +23,11 @@ from dwcp_replica.crdt.objects import (
     SequenceObject,
     SetObject,
 )
-from dwcp_replica.crdt.sequence import SequenceImage
-from dwcp_replica.crdt.state import State
+from dwcp.crdt.sequence import SequenceImage
+from dwcp.crdt.state import State
+from dwcp.wire.decoding import decoder_of
+from dwcp.wire.documents import Kind
+from dwcp.wire.signing import Count
 
 
 class ObjectImage(Struct, frozen=True, array_like=True):

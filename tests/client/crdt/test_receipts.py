@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from client.crdt.people import GENESIS, Members, document, rules, signers
+from dwcp.crdt import Outbox, OutboxFull, Store, StoreFull, Voters, make_receipt
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.documents import Operation, Receipt
 from dwcp.wire.signing import Scope
-from dwcp_replica.crdt import Outbox, OutboxFull, Store, StoreFull, Voters, make_receipt
-from replica.crdt.people import GENESIS, Members, document, rules, signers
 
 MEMBERS = [Ed25519Signer(bytes([50 + n]) * 32) for n in range(7)]
 
@@ -91,7 +91,7 @@ def test_another_epoch_counts_anew() -> None:
 
 
 def test_the_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dwcp_replica.crdt.receipts.OUTBOX_MAX", 1)
+    monkeypatch.setattr("dwcp.crdt.receipts.OUTBOX_MAX", 1)
     box = outbox()
     box.add(edited())
     with pytest.raises(OutboxFull, match="wait for receipts"):

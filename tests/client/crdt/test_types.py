@@ -1,7 +1,7 @@
 """Each type as a state machine: any delivery, duplication, loss and restart; equal heads mean
 equal state, and the state means what the oracle says.
 
-DWCP_CRDT_EXAMPLES=10000 pytest tests/replica/crdt/test_types.py runs the long form (`make long`).
+DWCP_CRDT_EXAMPLES=10000 pytest tests/client/crdt/test_types.py runs the long form (`make long`).
 A failure prints the steps; @reproduce_failure, printed with it, replays them.
 """
 
@@ -22,11 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from client.crdt.oracle import Oracle
+from client.crdt.people import document, rules, signers
+from dwcp.crdt import Document, Transaction
+from dwcp.crdt.sync import SyncState, generate, receive
 from dwcp.wire.documents import Kind, Operation
-from dwcp_replica.crdt import Document, Transaction
-from dwcp_replica.crdt.sync import SyncState, generate, receive
-from replica.crdt.oracle import Oracle
-from replica.crdt.people import document, rules, signers
 
 EXAMPLES = os.environ.get("DWCP_CRDT_EXAMPLES")
 SETTINGS = settings(

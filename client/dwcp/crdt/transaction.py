@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, cast
 
+from dwcp.crdt.graph import Graph
+from dwcp.crdt.objects import Register, SequenceObject, SetObject
+from dwcp.crdt.sequence import ROOT_ELEMENT
+from dwcp.crdt.state import BadEdit, State
+from dwcp.crdt.values import Value, check_value, plain
 from dwcp.wire.documents import (
     MAX_DEPTH,
     ROOT,
@@ -26,11 +31,6 @@ from dwcp.wire.documents import (
     Range,
     Remove,
 )
-from dwcp_replica.crdt.graph import Graph
-from dwcp_replica.crdt.objects import Register, SequenceObject, SetObject
-from dwcp_replica.crdt.sequence import ROOT_ELEMENT
-from dwcp_replica.crdt.state import BadEdit, State
-from dwcp_replica.crdt.values import Value, check_value, plain
 
 Path = str | tuple[str, ...]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dwcp_replica.api.resolvers import GROUP, ResolverError, cel_resolver, load_resolvers
-from dwcp_replica.crdt import Custom, check_resolver
-from dwcp_replica.crdt.conflicts import Candidate, Conflict
+from dwcp.crdt import Custom, check_resolver
+from dwcp.crdt.conflicts import Candidate, Conflict
+from dwcp.resolvers import GROUP, ResolverError, cel_resolver, load_resolvers
 
 NOT_A_FUNCTION = 3
 

@@ -29,6 +29,9 @@ from typing import Final
 
 import msgspec
 
+from dwcp.crdt.bloom import ENTRIES_MAX, filter_of, may_hold
+from dwcp.crdt.document import Document, Received
+from dwcp.crdt.frontier import follows
 from dwcp.wire.documents import (
     MAX_HEADS,
     MAX_NEEDED,
@@ -38,9 +41,6 @@ from dwcp.wire.documents import (
     decode_sync_message,
 )
 from dwcp.wire.signing import ZERO_HASH
-from dwcp_replica.crdt.bloom import ENTRIES_MAX, filter_of, may_hold
-from dwcp_replica.crdt.document import Document, Received
-from dwcp_replica.crdt.frontier import follows
 
 MESSAGE_BYTES: Final = 262_144
 """Operations in one message stop here; a single longer operation travels alone."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dwcp_replica.crdt.graph import Graph
+from dwcp.crdt.graph import Graph
 
 
 @dataclass(frozen=True, slots=True)

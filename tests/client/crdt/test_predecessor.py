@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import permutations
 from random import Random
 
+from client.crdt.people import document, rules, signers
+from dwcp.crdt import Document, MultiValue, Resolutions, Strategies, conflicts
+from dwcp.crdt.sync import SyncState, decode, encode, generate, receive
 from dwcp.wire.documents import Operation
-from dwcp_replica.crdt import Document, MultiValue, Resolutions, Strategies, conflicts
-from dwcp_replica.crdt.sync import SyncState, decode, encode, generate, receive
-from replica.crdt.people import document, rules, signers
 
 
 def set_mv(replica: Document, author: int, value: str) -> None:

@@ -2,7 +2,7 @@
 
 Liars hold valid keys. They fork their own past, send each operation to whom they please, forge,
 mutate and invent, and answer anti-entropy with false summaries. Replay one campaign:
-pytest tests/replica/crdt/test_liars.py -k '[SEED]'.
+pytest tests/client/crdt/test_liars.py -k '[SEED]'.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from random import Random
 import msgspec
 import pytest
 
+from client.crdt.people import GENESIS, document, rules, signers
+from client.crdt.test_frontier import random_edit
+from dwcp.crdt import Document
+from dwcp.crdt.held import HELD_PER_AUTHOR_MAX
+from dwcp.crdt.sync import SyncState, decode, encode, generate, receive
 from dwcp.wire.documents import (
     Assign,
     Filter,
@@ -24,11 +29,6 @@ from dwcp.wire.documents import (
     SyncMessage,
     operation_signing_bytes,
 )
-from dwcp_replica.crdt import Document
-from dwcp_replica.crdt.held import HELD_PER_AUTHOR_MAX
-from dwcp_replica.crdt.sync import SyncState, decode, encode, generate, receive
-from replica.crdt.people import GENESIS, document, rules, signers
-from replica.crdt.test_frontier import random_edit
 
 CAMPAIGNS = int(os.environ.get("DWCP_CRDT_EXAMPLES", "8"))
 HONEST, LIARS = 3, 4

@@ -11,6 +11,18 @@ from collections import Counter as Tally
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
+from dwcp.crdt.objects import (
+    Counter,
+    MapObject,
+    Object,
+    Orders,
+    Register,
+    SequenceObject,
+    SetObject,
+    find,
+)
+from dwcp.crdt.sequence import ROOT_ELEMENT
+from dwcp.crdt.values import BadValue, Value, check_text, check_value
 from dwcp.wire.documents import (
     ROOT,
     Add,
@@ -25,18 +37,6 @@ from dwcp.wire.documents import (
     Make,
     Remove,
 )
-from dwcp_replica.crdt.objects import (
-    Counter,
-    MapObject,
-    Object,
-    Orders,
-    Register,
-    SequenceObject,
-    SetObject,
-    find,
-)
-from dwcp_replica.crdt.sequence import ROOT_ELEMENT
-from dwcp_replica.crdt.values import BadValue, Value, check_text, check_value
 
 Concurrent = Callable[[], Collection[int]]
 """The operations here that are not in the causal past of the one being applied."""

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
+from dwcp.crdt.document import Document, Received, Rules
 from dwcp.wire.documents import Operation, decode_operation_body
-from dwcp_replica.crdt.document import Document, Received, Rules
 
 DOCUMENTS_MAX: Final = 100_000
 

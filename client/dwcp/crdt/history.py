@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from dwcp_replica.crdt.conflicts import (
+from dwcp.crdt.conflicts import (
     FALLBACK_ERRORS,
     Conflict,
     LastWriteWins,
@@ -17,7 +17,7 @@ from dwcp_replica.crdt.conflicts import (
     Strategies,
     Unresolved,
 )
-from dwcp_replica.crdt.values import BadValue, Value
+from dwcp.crdt.values import BadValue, Value
 
 HISTORY_MAX: Final = 1000
 QUEUE_MAX: Final = 1000

@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, assert_never, cast
 
+from dwcp.crdt.sequence import ElementSequence, Ranker
+from dwcp.crdt.values import Value, canonical, plain
 from dwcp.wire.documents import Kind
-from dwcp_replica.crdt.sequence import ElementSequence, Ranker
-from dwcp_replica.crdt.values import Value, canonical, plain
 
 Orderer = Callable[[int], Any]
 """From an operation's local number to its place in the total order that extends causality."""

@@ -7,10 +7,10 @@ from random import Random
 import msgspec
 import pytest
 
+from client.crdt.people import document, rules, signers
+from dwcp.crdt import Document, Refused
+from dwcp.crdt.sync import SyncState, generate, receive
 from dwcp.wire.documents import Operation
-from dwcp_replica.crdt import Document, Refused
-from dwcp_replica.crdt.sync import SyncState, generate, receive
-from replica.crdt.people import document, rules, signers
 
 KINDS = ("text", "list", "counter", "set", "register", "map")
 

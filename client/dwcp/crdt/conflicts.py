@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
+from dwcp.crdt.document import Document
+from dwcp.crdt.merge3 import merge3
+from dwcp.crdt.objects import MapObject, Object, Register
+from dwcp.crdt.transaction import Transaction
+from dwcp.crdt.values import Value, check_value, plain
 from dwcp.wire.documents import Assign, decode_operation_body
-from dwcp_replica.crdt.document import Document
-from dwcp_replica.crdt.merge3 import merge3
-from dwcp_replica.crdt.objects import MapObject, Object, Register
-from dwcp_replica.crdt.transaction import Transaction
-from dwcp_replica.crdt.values import Value, check_value, plain
 
 Path = tuple[str, ...]
 RegisterKind = Literal["lww", "mv"]

@@ -10,6 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from client.crdt.people import GENESIS, Members, document, signers
+from dwcp.crdt import BadEdit, BadValue, Document, Received, Refused
+from dwcp.crdt.held import HELD_BYTES_PER_AUTHOR_MAX, HELD_PER_AUTHOR_MAX
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.documents import (
     AMOUNT_MAX,
@@ -27,9 +30,6 @@ from dwcp.wire.documents import (
     Remove,
     operation_signing_bytes,
 )
-from dwcp_replica.crdt import BadEdit, BadValue, Document, Received, Refused
-from dwcp_replica.crdt.held import HELD_BYTES_PER_AUTHOR_MAX, HELD_PER_AUTHOR_MAX
-from replica.crdt.people import GENESIS, Members, document, signers
 
 TEXT = ("text",)
 DEEP: list[Any] = []

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from client.crdt.people import document, signers
+from dwcp.crdt import Document
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.documents import Operation
-from dwcp_replica.crdt import Document
-from replica.crdt.people import document, signers
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT.parent / "shared" / "conformance" / "text_crdt_fugue"

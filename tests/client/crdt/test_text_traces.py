@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from client.crdt.people import document, signers
+from dwcp.crdt import Document
 from dwcp.wire.documents import Operation
-from dwcp_replica.crdt import Document
-from replica.crdt.people import document, signers
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT.parent / "shared" / "conformance" / "text_traces"

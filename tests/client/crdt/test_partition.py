@@ -11,9 +11,9 @@ from random import Random
 
 import pytest
 
-from dwcp_replica.crdt import Document
-from dwcp_replica.crdt.sync import SyncState, decode, encode, generate, is_equal, receive
-from replica.crdt.people import document, rules, signers
+from client.crdt.people import document, rules, signers
+from dwcp.crdt import Document
+from dwcp.crdt.sync import SyncState, decode, encode, generate, is_equal, receive
 
 ONE_WAY_MS = 50.0
 LOSS = 0.01

@@ -22,8 +22,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from dwcp.crdt.spans import SPAN_ELEMENTS_MAX, Content, Span, Spans
 from dwcp.wire.signing import Count
-from dwcp_replica.crdt.spans import SPAN_ELEMENTS_MAX, Content, Span, Spans
 
 Ranker = Callable[[int], Any]
 """From an operation's local number to what orders its elements among siblings, on every replica."""
