@@ -26,7 +26,7 @@ from dwcp.crdt.history import Resolutions
 from dwcp.crdt.laws import Violation, check_resolver
 from dwcp.crdt.receipts import Outbox, OutboxFull, Voters, make_receipt
 from dwcp.crdt.state import BadEdit
-from dwcp.crdt.store import Store, StoreFull
+from dwcp.crdt.store import Store, StoreFull, document_of
 from dwcp.crdt.transaction import Transaction
 from dwcp.crdt.values import BadValue
 from dwcp.wire.documents import Operation
@@ -59,6 +59,7 @@ __all__ = [
     "check_resolver",
     "conflict_at",
     "conflicts",
+    "document_of",
     "make_receipt",
     "settle",
     "sync",

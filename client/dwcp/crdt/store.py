@@ -13,6 +13,14 @@ from dwcp.wire.documents import Operation, decode_operation_body
 DOCUMENTS_MAX: Final = 100_000
 
 
+def document_of(operation: Operation) -> str | None:
+    """The name of the document that an operation changes; None when it is malformed."""
+    try:
+        return decode_operation_body(operation.body).document
+    except msgspec.DecodeError:
+        return None
+
+
 class StoreFull(Exception):  # noqa: N818 - named as the protocol names it
     """No room for another document: remove some, or raise the limit everywhere."""
 
@@ -43,6 +51,24 @@ class Store:
                 raise StoreFull(f"there are {self._documents_max} documents already")
             found = self._documents[name] = Document(name, self._rules)
         return found
+
+    def find(self, name: str) -> Document:
+        """The document, or an empty one that is not kept: see `keep`."""
+        return self._documents.get(name) or Document(name, self._rules)
+
+    def keep(self, document: Document) -> bool:
+        """Keep a document from `find` once it holds something; False when it may not be kept.
+
+        What only waits for a future epoch is not reason enough: from whom it is, is not known,
+        and a stranger must not make documents.
+        """
+        if document.name in self._documents:
+            return True
+        worth = bool(len(document.graph)) or (len(document.held) and not document.held.epochs())
+        if not worth or len(self._documents) >= self._documents_max:
+            return False
+        self._documents[document.name] = document
+        return True
 
     def receive(self, operation: Operation) -> Received:
         """Hand an operation to its document. One that is refused makes no new document."""
