@@ -25,6 +25,7 @@ from dwcp.wire.signing import (
 
 Trust = Literal["Byzantine", "Crash"]
 Protocol = Literal["pbft", "raft"]
+Mode = Literal["Datacenter", "Hybrid", "Internet"]
 Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 """A DNS label, as Kubernetes names are."""
 
@@ -52,16 +53,42 @@ class ClientIdentity(Struct, frozen=True, array_like=True):
     key: PublicKey
 
 
+class ModePolicy(Struct, frozen=True, array_like=True):
+    """How the members choose the mode; the thresholds are the brief's. All must hold the same.
+
+    `detect` False: the first mode stays until somebody orders another. `first`: the mode that the
+    cluster begins in; `forced`: it is held until it is released. Below `rtt_low_us` with
+    `rate_bps` or more: Datacenter; above `rtt_high_us`, or below `rate_bps`: Internet; otherwise
+    Hybrid. A value must be `hysteresis_permille` thousandths of a threshold beyond it, during
+    `dwell_ms`, and `cooldown_ms` after the last switch. Links are measured every `measure_ms`, a
+    short one with a probe of `probe_bytes`.
+    """
+
+    detect: bool = False
+    first: Mode = "Internet"
+    forced: bool = False
+    rtt_low_us: Annotated[int, Meta(ge=1, le=3_600_000_000)] = 10_000
+    rtt_high_us: Annotated[int, Meta(ge=1, le=3_600_000_000)] = 50_000
+    rate_bps: Count = 1_000_000_000
+    hysteresis_permille: Annotated[int, Meta(ge=0, le=999)] = 100
+    dwell_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 20_000
+    cooldown_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 30_000
+    measure_ms: Annotated[int, Meta(ge=50, le=3_600_000)] = 10_000
+    probe_bytes: Annotated[int, Meta(ge=0, le=4_194_304)] = 1_048_576
+
+
 class Parameters(Struct, frozen=True, array_like=True):
     """What all members and clients must hold alike; counts are log entries, times milliseconds.
 
     `fast_reads`: reads may skip the log, and everything else waits for quorum(n) equal replies.
+    `modes`: how links are measured, and what follows from it.
     """
 
     checkpoint_interval: Annotated[int, Meta(ge=1, le=1000)] = 100
     request_timeout_ms: Annotated[int, Meta(ge=1)] = 2000
     max_clock_skew_ms: Annotated[int, Meta(ge=1)] = 30_000
     fast_reads: bool = False
+    modes: ModePolicy = ModePolicy()
 
 
 class EpochRecord(Struct, frozen=True, array_like=True):

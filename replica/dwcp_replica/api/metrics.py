@@ -10,6 +10,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from dwcp_replica.core.modes.reach import Link
+
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 _FSYNC_BUCKETS_S: Final = (
     0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0,
@@ -27,6 +29,7 @@ class ReplicaMetrics:
         self._make_standing()
         self._make_core()
         self._make_transport()
+        self._make_links()
         self._make_clients()
         self._make_process()
 
@@ -112,6 +115,23 @@ class ReplicaMetrics:
         self.peer_dropped = self._counter(
             "peer_frames_dropped", "Outgoing peer frames dropped, oldest first: queue full."
         )
+
+    def _make_links(self) -> None:
+        self._links = {
+            "rtt_us": self._gauge("link_rtt_seconds", "Round trip to a member.", ("peer",)),
+            "jitter_us": self._gauge("link_jitter_seconds", "Its mean change.", ("peer",)),
+            "loss": self._gauge("link_loss_ratio", "Share of segments sent again.", ("peer",)),
+            "rate_bps": self._gauge("link_rate_bits_per_second", "Achieved rate.", ("peer",)),
+        }
+
+    def show_link(self, peer: str, link: Link) -> None:
+        """Set the gauges of one link; what is not known is absent."""
+        for name, gauge in self._links.items():
+            value = getattr(link, name)
+            if value is not None:
+                gauge.labels(peer).set(value / 1e6 if name.endswith("_us") else value)
+            else:
+                gauge.remove(peer)
 
     def _make_clients(self) -> None:
         self.rejected = self._counter(

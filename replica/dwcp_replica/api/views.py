@@ -35,6 +35,8 @@ class PeerView(Struct, frozen=True, rename="camel"):
 
     `connected`: our connection to it stands. `last_contact_ms`: milliseconds since its last
     frame, null when there was none. `final_index` and `view`: what it said last, a hint.
+    The link to it as it was measured, null where it is not known: round trip and jitter in
+    microseconds, the share of segments sent again, bits per second.
     """
 
     name: str
@@ -42,6 +44,10 @@ class PeerView(Struct, frozen=True, rename="camel"):
     last_contact_ms: int | None
     final_index: int | None
     view: int | None
+    rtt_us: int | None = None
+    jitter_us: int | None = None
+    loss: float | None = None
+    rate_bps: int | None = None
 
 
 class StatusView(Struct, frozen=True, rename="camel", kw_only=True):

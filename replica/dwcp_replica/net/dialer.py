@@ -15,9 +15,11 @@ import msgspec
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from dwcp.wire.peer import MAX_FRAME_BYTES, PeerMessage, encode_message
+from dwcp_replica.core.modes.meter import TcpSample
 from dwcp_replica.net.counters import PeerCounters
 from dwcp_replica.net.hello import HELLO_BYTES_MAX, HELLO_TIMEOUT_S, PEER_PATH, LocalMember, answer
 from dwcp_replica.net.queue import FrameQueue
+from dwcp_replica.net.tcp_info import HasOptions, sample
 from dwcp_replica.net.tls import client_context
 
 QUEUE_FRAMES_MAX: Final = 4096
@@ -45,12 +47,22 @@ class PeerLink:
         self._last_reason = ""
         self._hurry = asyncio.Event()
         self._connected_s = 0.0
+        self._socket: HasOptions | None = None
         self.connected = False
 
     def send(self, frame: bytes) -> None:
         """Queue a frame; the oldest are dropped and counted when the queue is full."""
         if dropped := self._queue.put(frame):
             self._counters.frames_dropped(dropped)
+
+    def sample(self) -> TcpSample | None:
+        """What the kernel says of the connection; None while there is none."""
+        if not self.connected or self._socket is None:
+            return None
+        try:
+            return sample(self._socket)
+        except OSError:
+            return None  # closed a moment ago
 
     def try_now(self) -> None:
         """The member is there, perhaps anew and elsewhere: dial at once.
@@ -135,6 +147,7 @@ class PeerLink:
     async def _serve(self, ws: ClientWebSocketResponse) -> str:
         self.connected = True
         self._connected_s = time.monotonic()
+        self._socket = ws.get_extra_info("socket")
         _log.info("peer-connected", extra={"peer": self._peer.name})
         tasks = (asyncio.create_task(self._write(ws)), asyncio.create_task(self._watch(ws)))
         try:
@@ -179,6 +192,14 @@ class PeerDialer:
             return
         for link in self._links.values() if to is None else (self._links[to],):
             link.send(frame)
+
+    def send_frame(self, to: int, frame: bytes) -> None:
+        """Queue a frame for one member."""
+        self._links[to].send(frame)
+
+    def sample(self, member: int) -> TcpSample | None:
+        """What the kernel says of our connection to this member."""
+        return self._links[member].sample()
 
     def try_now(self, member: int) -> None:
         """The member is there: dial anew at once instead of waiting for an old address."""

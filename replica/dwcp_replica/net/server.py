@@ -14,7 +14,8 @@ import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_websocket import WebSocketError
 
-from dwcp.wire.peer import MAX_FRAME_BYTES, PeerMessage, decode_message
+from dwcp.wire.links import Frame, decode_frame
+from dwcp.wire.peer import MAX_FRAME_BYTES
 from dwcp.wire.signing import Verifier
 from dwcp_replica.net.counters import PeerCounters
 from dwcp_replica.net.hello import (
@@ -33,7 +34,7 @@ HEARTBEAT_S: Final = 5.0
 REPORT_EVERY_S: Final = 60.0
 _CLOSE_TIMEOUT_S: Final = 0.5
 
-Deliver = Callable[[int, PeerMessage, int], Awaitable[None]]
+Deliver = Callable[[int, Frame, int], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class PeerServer:
                 return
             self._contact_s[member] = time.monotonic()
             try:
-                message = decode_message(frame.data)
+                message = decode_frame(frame.data)
             except (msgspec.DecodeError, RecursionError):
                 self._counters.frame_refused("malformed")
                 continue

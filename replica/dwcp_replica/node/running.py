@@ -16,6 +16,7 @@ import msgspec
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.envelope import Envelope, decode_body
 from dwcp.wire.epochs import CertifiedRecord
+from dwcp.wire.links import Frame, Ping, Pong
 from dwcp.wire.peer import Forward, PeerMessage
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.switch import AdminSwitch
@@ -61,6 +62,7 @@ from dwcp_replica.durable import (
 from dwcp_replica.durable.state import StateDirectory
 from dwcp_replica.net.dialer import PeerDialer
 from dwcp_replica.net.hello import LocalMember
+from dwcp_replica.net.links import LinkWatch, Pace
 from dwcp_replica.net.server import PeerServer
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node.admission import Admission
@@ -203,6 +205,11 @@ class RunningReplica:
             may_read=self._may_read,
         )  # fmt: skip
         self.dialer = PeerDialer(local, metrics)
+        modes = genesis.parameters.modes
+        self.links = LinkWatch(
+            genesis.hash(), lambda: genesis.members, signer, found.verifier, self.dialer, metrics,
+            Pace(modes.measure_ms, modes.probe_bytes, modes.rtt_low_us),
+        )  # fmt: skip
         self.server = PeerServer(local, found.verifier, self._receive, metrics, self.dialer.try_now)
 
     async def start(self, listen: Address) -> None:
@@ -215,7 +222,8 @@ class RunningReplica:
         """What must run; the end of any of them is the end of the process."""
         reading, watching = self.admission.reading, self.admission.watching
         tasks = [self.engine.run(), self._gate.run(), self.dialer.run()]
-        return [*tasks, reading.run(), watching.run(), self._notice()]
+        tasks += [reading.run(), watching.run(), self._notice()]
+        return [*tasks, self.links.run(lambda: None)]
 
     async def _notice(self) -> None:
         """Tell those who wait for events whenever something was executed."""
@@ -324,7 +332,9 @@ class RunningReplica:
 
     # --- peers ----------------------------------------------------------------------------------
 
-    async def _receive(self, sender: int, message: PeerMessage, size_bytes: int) -> None:
+    async def _receive(self, sender: int, message: Frame, size_bytes: int) -> None:
+        if isinstance(message, Ping | Pong):
+            return self.links.take(sender, message)
         inbox = self.engine.inbox
         while not inbox.admits(sender):
             await inbox.taken()
@@ -332,6 +342,7 @@ class RunningReplica:
         inbox.hold(*held)
         checks = self._questions.message(message)
         self._gate.push_message(checks, partial(self._pass_on, sender, message, held), sender)
+        return None
 
     def _pass_on(self, sender: int, message: PeerMessage, held: tuple[int, int]) -> None:
         if isinstance(message, Forward):

@@ -90,6 +90,8 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     metrics.connections.set(running.admission.desk.connections)
     others = [member for member in range(members) if member != running.me]
     metrics.peers_connected.set(sum(map(running.dialer.connected, others)))
+    for member in others:
+        metrics.show_link(running.record.members[member].name, running.links.link(member))
 
 
 def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
@@ -151,6 +153,7 @@ def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
         if number == running.me:
             continue
         last = said.get(number)
+        link = running.links.link(number)
         peers.append(
             PeerView(
                 name=member.name,
@@ -158,6 +161,10 @@ def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
                 last_contact_ms=running.server.silence_ms(number),
                 final_index=None if last is None else last.final,
                 view=None if last is None else last.view,
+                rtt_us=link.rtt_us,
+                jitter_us=link.jitter_us,
+                loss=link.loss,
+                rate_bps=link.rate_bps,
             )
         )
     return tuple(peers)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
-from dwcp.wire.peer import PeerMessage
+from dwcp.wire.links import Frame
 from dwcp.wire.records import EpochRecord, Member, Parameters, start_hash
 from dwcp_replica.net.dialer import PeerDialer
 from dwcp_replica.net.hello import LocalMember
@@ -102,7 +102,7 @@ class Listener:
     """One member's accepting side, with what it received."""
 
     def __init__(self, local: LocalMember, keys: Keys, port: int) -> None:
-        self.received: list[tuple[int, PeerMessage]] = []
+        self.received: list[tuple[int, Frame]] = []
         self.seen = Seen()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -112,7 +112,7 @@ class Listener:
         verifier = Ed25519Verifier()
         self.server = PeerServer(local, verifier, self._deliver, self.seen, self.met.append)
 
-    async def _deliver(self, sender: int, message: PeerMessage, _size_bytes: int) -> None:
+    async def _deliver(self, sender: int, message: Frame, _size_bytes: int) -> None:
         await self.gate.wait()
         self.received.append((sender, message))
 

@@ -1,9 +1,11 @@
 """One link as its owner sees it: signed pings and the kernel's view of its connection.
 
 A peer can make a link look worse than it is, by answering late; it can not make it look better
-than the light allows, since a pong signs the ping's nonce and the kernel counts round trips
-itself. So the lower of the two round trips counts: what a busy process adds to a ping is not
-the network's.
+than the light allows, since a pong signs the ping's nonce. The shortest of the latest round trips
+counts: what a busy process adds to a ping is not the network's. The kernel's round trip counts
+only while no pong is here: a proxy between the members ends the kernel's connection half-way, and
+its end would pass for the member's. For the same reason loss is that of the first hop there, and
+a rate that the kernel saw is capped by what probes achieved, where there were any.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from typing import Final
 from dwcp_replica.core.modes.reach import Link
 
 SAMPLES_MAX: Final = 16
+RATES_MAX: Final = 3
+"""So few, that a link which became narrow is soon known to be."""
 SEGMENTS_MIN: Final = 100
 """Fewer segments than this say nothing of a loss of a percent."""
 
@@ -42,7 +46,8 @@ class Meter:
 
     _pings_us: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
     _tcp: deque[TcpSample] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
-    _rates_bps: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
+    _rates_bps: deque[int] = field(default_factory=lambda: deque(maxlen=RATES_MAX))
+    _probed_bps: deque[int] = field(default_factory=lambda: deque(maxlen=RATES_MAX))
 
     def ping(self, rtt_us: int) -> None:
         """A signed pong came back after this long."""
@@ -62,23 +67,23 @@ class Meter:
 
     def probed(self, rate_bps: int) -> None:
         """A bounded probe achieved this rate: more than that is not claimed."""
-        self._rates_bps.append(rate_bps)
+        self._probed_bps.append(rate_bps)
 
     def lost(self) -> None:
         """The connection is gone: what was measured over it no longer holds."""
         self._pings_us.clear()
         self._tcp.clear()
         self._rates_bps.clear()
+        self._probed_bps.clear()
 
     def link(self) -> Link:
         """The figures as they stand; what was not measured is None."""
         kernel_us = [sample.rtt_us for sample in self._tcp if sample.rtt_us > 0]
-        medians = [_median(found) for found in (list(self._pings_us), kernel_us) if found]
         return Link(
-            rtt_us=min(medians) if medians else None,
+            rtt_us=min(self._pings_us or kernel_us[-1:], default=None),
             jitter_us=_jitter(self._pings_us),
             loss=self._loss(),
-            rate_bps=max(self._rates_bps) if self._rates_bps else None,
+            rate_bps=max(self._probed_bps or self._rates_bps, default=None),
         )
 
     def _loss(self) -> float | None:
@@ -89,10 +94,6 @@ class Meter:
         if sent < SEGMENTS_MIN:
             return None
         return min(1.0, (self._tcp[-1].retransmitted - self._tcp[0].retransmitted) / sent)
-
-
-def _median(values: list[int]) -> int:
-    return sorted(values)[(len(values) - 1) // 2]
 
 
 def _jitter(pings_us: deque[int]) -> int | None:

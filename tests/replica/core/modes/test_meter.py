@@ -21,13 +21,13 @@ def test_nothing_measured_is_nothing_known() -> None:
     assert Meter().link() == Link()
 
 
-def test_the_lower_of_the_two_round_trips_counts() -> None:
+def test_the_shortest_round_trip_counts_and_the_kernels_only_without_a_pong() -> None:
     meter = Meter()
+    meter.tcp(tcp(rtt_us=800))
+    assert meter.link().rtt_us == 800
     for rtt_us in (9_000, 11_000, 90_000):
         meter.ping(rtt_us)
-    assert meter.link().rtt_us == 11_000
-    meter.tcp(tcp(rtt_us=800))
-    assert meter.link().rtt_us == 800, "what a busy process adds is not the network's"
+    assert meter.link().rtt_us == 9_000, "a proxy half-way would pass for the member"
 
 
 def test_jitter_is_the_mean_step_between_round_trips() -> None:
@@ -62,6 +62,8 @@ def test_a_rate_that_the_sender_limited_is_not_the_paths() -> None:
     assert meter.link().rate_bps is None
     meter.tcp(tcp(rate_bps=2 * 10**9, app_limited=False))
     assert meter.link().rate_bps == 2 * 10**9
+    meter.probed(3 * 10**8)
+    assert meter.link().rate_bps == 3 * 10**8, "what was achieved caps what the kernel saw"
 
 
 def test_old_samples_are_forgotten_and_a_lost_connection_takes_all_along() -> None:
