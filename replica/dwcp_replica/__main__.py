@@ -121,11 +121,12 @@ def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
     default=LOG_BYTES_MIN,
     help="Log kept before a snapshot is made and it is cut.",
 )
+@click.option("--restore", metavar="SOURCE", help="Path or URL of the backup to begin from.")
 @click.option("--test-strategy", hidden=True)
 def _command(
     data: Path, name: str, cluster: str, namespace: str, client_listen: Address,
     peer_listen: Address, token_file: Path | None, log_format: LogFormat,
-    machine: str | None, log_bytes: int, test_strategy: str | None,
+    machine: str | None, log_bytes: int, restore: str | None, test_strategy: str | None,
     client_tls_certificate: Path | None, client_tls_key: Path | None, *, client_tls: bool,
 ) -> int:  # fmt: skip
     """Run one replica of a DWCP cluster."""
@@ -142,6 +143,7 @@ def _command(
         stay_on_refusal=os.environ.get("DWCP_STAY_ON_REFUSAL") == "1",
         machine=machine or os.environ.get("DWCP_MACHINE"),
         log_bytes=log_bytes,
+        restore=restore,
     )
     _check_machine(config.machine)
     make_hooks = _hook_maker(test_strategy)

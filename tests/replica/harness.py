@@ -56,6 +56,7 @@ from dwcp.wire.records import (
     EpochRecord,
     Identity,
     Member,
+    Origin,
     Parameters,
     Protocol,
     SignedGenesis,
@@ -65,6 +66,7 @@ from dwcp.wire.records import (
     scope_of,
     start_hash,
 )
+from dwcp.wire.signing import ZERO_HASH
 from dwcp_replica.node.config import LOG_BYTES_MIN, Address, NodeConfig, TlsFiles
 from dwcp_replica.node.process import ReplicaProcess
 from dwcp_replica.sim.strategies import strategy_hooks
@@ -89,6 +91,7 @@ class Place:
     peer_port: int = field(default_factory=free_port)
     client_tls: bool = False
     client_tls_files: TlsFiles | None = None
+    restore: str | None = None
 
     @classmethod
     def make(cls, directory: Path, number: int) -> Self:
@@ -122,6 +125,7 @@ class Place:
             token=self.token,
             client_tls=self.client_tls,
             client_tls_files=self.client_tls_files,
+            restore=self.restore,
         )
 
     def arguments(self) -> list[str]:
@@ -231,6 +235,7 @@ class Operator:
         self.trust: Trust = "Byzantine"
         self.admin = Ed25519Signer.generate()
         self.clients = list(clients)
+        self.origin: Origin | None = None
         self._http = http
         self._verifier = Ed25519Verifier()
 
@@ -270,13 +275,14 @@ class Operator:
             start_index=0,
             start_hash=start_hash(cluster_id),
             leader=0,
+            previous=ZERO_HASH if self.origin is None else self.origin.hash(),
         )
         return self.sign(record)
 
     def sign(self, record: EpochRecord) -> SignedGenesis:
         """The record with the admin's signature and no member's."""
         signature = self.admin.sign(genesis_signing_bytes(record))
-        return SignedGenesis(record, signature, (b"",) * len(record.members))
+        return SignedGenesis(record, signature, (b"",) * len(record.members), self.origin)
 
     async def offer(
         self, place: Place, genesis: SignedGenesis, token: bytes | None = None

@@ -97,7 +97,8 @@ class EpochRecord(Struct, frozen=True, array_like=True):
     `start_index`, `start_hash` and `start_term` say where the epoch's log begins: 0, the
     cluster id's digest and 0 in genesis; the term is that of the entry in its own epoch.
     `leader` leads view 1 (Raft: term 1). `previous` is the hash of the record before, `seals` the
-    digest of the SEALs from which this record follows; both are zero in genesis. The members
+    digest of the SEALs from which this record follows; both are zero in genesis, but that
+    `previous` names the Origin of a cluster that was made from a backup. The members
     numbered in `barred` were proven to have lied as leaders, and never lead in this epoch.
     """
 
@@ -141,12 +142,36 @@ class EpochRecord(Struct, frozen=True, array_like=True):
         return next((i for i, m in enumerate(self.members) if m.name == name), None)
 
 
+class Origin(Struct, frozen=True, array_like=True):
+    """Where a cluster took its first state from: the final entry of an earlier cluster.
+
+    `genesis` and `record` are hashes of that cluster's genesis and of its record of `epoch`, the
+    newest that was shown; `entry` is the hash of its log's entry `index`. `loss` is empty, or what
+    the admin confirmed may be lost when a quorum was.
+    """
+
+    genesis: Hash
+    epoch: Count
+    record: Hash
+    index: Count
+    entry: Hash
+    loss: Annotated[str, Meta(max_length=1024)] = ""
+
+    def hash(self) -> bytes:
+        """Names the origin; the genesis record that follows carries it as `previous`."""
+        return digest("origin", msgspec.msgpack.encode(self))
+
+
 class SignedGenesis(Struct, frozen=True, array_like=True):
-    """Genesis with the admin's signature and the members' (by member number, b"" while missing)."""
+    """Genesis with the admin's signature and the members' (by member number, b"" while missing).
+
+    `origin` is None for a cluster that began empty.
+    """
 
     record: EpochRecord
     admin_sig: Signature
     member_sigs: tuple[bytes, ...]
+    origin: Origin | None = None
 
 
 class Identity(Struct, frozen=True):
@@ -197,8 +222,10 @@ def check_genesis(signed: SignedGenesis, verifier: Verifier) -> str | None:
     message = genesis_signing_bytes(record)
     if record.epoch != 0 or record.start_index != 0 or record.start_term != 0:
         return "a genesis record is epoch 0 and starts at index 0"
-    if record.previous != ZERO_HASH or record.seals != ZERO_HASH or record.barred:
-        return "a genesis record follows nothing and bars nobody"
+    if record.seals != ZERO_HASH or record.barred:
+        return "a genesis record follows no SEALs and bars nobody"
+    if record.previous != (ZERO_HASH if signed.origin is None else signed.origin.hash()):
+        return "a genesis record follows nothing, or the origin that is shown with it"
     if record.start_hash != start_hash(record.cluster_id):
         return "the genesis record's start hash is not that of its cluster id"
     if len({m.name for m in record.members}) != n or len({m.identity for m in record.members}) != n:

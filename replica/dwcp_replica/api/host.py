@@ -14,6 +14,8 @@ from dwcp.wire.switch import AdminSwitch
 from dwcp.wire.watch import Pull
 from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.views import EvidenceView, StatusView
+from dwcp_replica.core.outline import Outline
+from dwcp_replica.store.records import View
 
 
 class GenesisRefusedError(Exception):
@@ -105,6 +107,13 @@ class Host(Protocol):
 
     def certified(self) -> tuple[CertifiedRecord, ...] | None:
         """The epoch records after genesis, with their certificates; None while not running."""
+        ...
+
+    def backup(self) -> tuple[Outline, View | None] | None:
+        """What proves the saved state, with a view of it that the caller closes.
+
+        None while there is nothing that could be proved.
+        """
         ...
 
     def order(self, order: AdminSwitch) -> tuple[str, str] | None:

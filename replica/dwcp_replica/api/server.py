@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from dwcp_replica.api.backup import BackupHandler
 from dwcp_replica.api.bootstrap import BootstrapHandler
 from dwcp_replica.api.connect import ConnectHandler
 from dwcp_replica.api.envelopes import EnvelopeHandler
@@ -40,6 +41,7 @@ class ApiServer:
         epochs = EpochsHandler(host, problems)
         app.router.add_get("/dwcp/v1/epochs", epochs.get)
         app.router.add_post("/dwcp/v1/orders", epochs.post)
+        app.router.add_get("/dwcp/v1/backup", BackupHandler(host, problems).get)
         app.router.add_post("/dwcp/v1/envelopes", envelopes.post)
         app.router.add_get("/dwcp/v1/connect", self._connect.get)
         app.router.add_route("*", "/v3/{path:.*}", problems.etcd_path)

@@ -58,6 +58,7 @@ from dwcp_replica.core.epochs import rest, resume, slot, succession, switching
 from dwcp_replica.core.epochs.keeper import Keeper
 from dwcp_replica.core.epochs.messages import epoch_of
 from dwcp_replica.core.epochs.mute import Muteness
+from dwcp_replica.core.outline import Outline, outline
 from dwcp_replica.core.pbft import driver as pbft
 from dwcp_replica.core.raft import driver as raft
 from dwcp_replica.core.raft.leading import set_learners
@@ -189,6 +190,10 @@ class Replica:
         if slots and slots[0].header.index == index:
             return tuple(slot.header for slot in slots), certificate
         return ((), certificate) if certificate.kind == "checkpoint" else None
+
+    def outline(self, saved: int) -> Outline | None:
+        """What proves the state that was saved at this index, and what is final above it."""
+        return outline(self._core, self._keeper.line, saved)
 
     @property
     def stable_index(self) -> int:

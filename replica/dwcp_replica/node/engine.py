@@ -36,12 +36,14 @@ from dwcp_replica.core.effects import (
     Tick,
     TransferBegun,
 )
+from dwcp_replica.core.outline import Outline
 from dwcp_replica.core.replica import Replica, Standing
 from dwcp_replica.durable import DiskFull
 from dwcp_replica.node.inbox import Inbox
 from dwcp_replica.node.phases import PhaseClock
 from dwcp_replica.node.saving import LogKeeper
 from dwcp_replica.store import Outcome, Store
+from dwcp_replica.store.records import View
 from dwcp_replica.store.shelf import Shelf
 
 TICK_S_MIN: Final = 0.005
@@ -133,6 +135,15 @@ class Engine:
     def proof_of(self, index: int) -> tuple[tuple[Header, ...], Certificate] | None:
         """What shows that an entry is final (Replica.proof_of)."""
         return self._core.proof_of(index)
+
+    def backup(self) -> tuple[Outline, View | None] | None:
+        """A backup's outline with a view of the saved state; None when nothing proves one now."""
+        if self._store.target is not None:
+            return None
+        outline = self._core.outline(self._shelf.saved)
+        if outline is None:
+            return None
+        return outline, None if outline.checkpoint is None else self._shelf.view()
 
     @property
     def certified(self) -> tuple[CertifiedRecord, ...]:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import signal
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,6 +24,7 @@ from dwcp_replica.api.host import GenesisRefusedError
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.server import ApiServer
 from dwcp_replica.api.views import EvidenceView, Phase, StatusView
+from dwcp_replica.core.outline import Outline
 from dwcp_replica.durable import (
     DataDirectory,
     DataFault,
@@ -32,13 +34,14 @@ from dwcp_replica.durable import (
     MissingDirectory,
 )
 from dwcp_replica.net.tls import server_context
-from dwcp_replica.node import views
+from dwcp_replica.node import restoring, views
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import EXIT_LOCKED, EXIT_REFUSED, EXIT_STOPPED, NodeConfig
 from dwcp_replica.node.genesis import GenesisKeeper
 from dwcp_replica.node.hooks import HookMaker
 from dwcp_replica.node.machines import load_machine
 from dwcp_replica.node.running import RunningReplica, recover
+from dwcp_replica.store.records import View
 
 _REASONS: Final[dict[type[DataFault], str]] = {
     MissingDirectory: "missing",
@@ -64,6 +67,7 @@ class ReplicaProcess:
         self._api = ApiServer(self, self.metrics)
         self._stop = asyncio.Event()
         self._fault: LocalFault | None = None
+        self._hindrance: str | None = None
 
     async def run(self) -> int:
         """Live until SIGTERM or SIGINT; return the exit code.
@@ -139,6 +143,8 @@ class ReplicaProcess:
         if self.refusal is None:
             if not await self._wait_for_genesis(tasks):
                 return EXIT_STOPPED
+            if not await self._restore():
+                return EXIT_STOPPED
             try:
                 running = await self._recover()
             except DataFault as fault:
@@ -160,6 +166,26 @@ class ReplicaProcess:
         for task in (stop, complete, asking):
             task.cancel()
         return not self._stop.is_set()
+
+    async def _restore(self) -> bool:
+        """Take the first state from a backup, where one is named; False when it is to stop."""
+        directory, signed, source = self._directory, self.genesis(), self.config.restore
+        assert directory is not None, "opened"
+        assert signed is not None, "complete"
+        while source is not None and restoring.is_due(directory, signed):
+            self._hindrance = f"taking the state from {source}"
+            try:
+                await restoring.restore(directory, signed, source, self.config.machine)
+            except restoring.RestoreError as error:
+                self._hindrance = f"the backup can not be taken in: {error}"
+                _log.error("restore-failed", extra={"detail": str(error)})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(restoring.AGAIN_S):
+                        await self._stop.wait()
+            if self._stop.is_set():
+                return False
+        self._hindrance = None
+        return True
 
     async def _recover(self) -> RunningReplica:
         directory, genesis = self._directory, self.record
@@ -218,7 +244,7 @@ class ReplicaProcess:
         if self.record is None:
             return "waiting for the genesis"
         if self.running is None:
-            return "reading the log"
+            return self._hindrance or "reading the log"
         return self.running.hindrance()
 
     def identity(self) -> Identity | None:
@@ -247,6 +273,10 @@ class ReplicaProcess:
     def certified(self) -> tuple[CertifiedRecord, ...] | None:
         """The epoch records after genesis, with their certificates; None while not running."""
         return None if self.running is None else self.running.certified
+
+    def backup(self) -> tuple[Outline, View | None] | None:
+        """What proves the saved state, with a view of it; None while nothing does."""
+        return None if self.running is None else self.running.engine.backup()
 
     def order(self, order: AdminSwitch) -> tuple[str, str] | None:
         """Take an order of the admin; else an enumerated word and a sentence why not."""

@@ -19,6 +19,7 @@ from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.links import Frame, Ping, Pong
 from dwcp.wire.peer import Forward, PeerMessage
 from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.signing import ZERO_HASH
 from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.certificates import Membership
@@ -74,7 +75,7 @@ from dwcp_replica.node.signatures import Questions, SignatureGate
 from dwcp_replica.store import Outcome, Store
 from dwcp_replica.store.machine import RestoreFaultError, StateMachine
 from dwcp_replica.store.shelf import Shelf
-from dwcp_replica.store.store import ForeignStateError
+from dwcp_replica.store.store import ROOT, ForeignStateError
 
 VERIFY_THREADS: Final = 2
 HAND_OVER_S_MAX: Final = 2.0
@@ -146,7 +147,9 @@ def recover(
     except (ForeignStateError, RestoreFaultError) as error:
         raise ForeignDirectory(str(error)) from error
     shelf = Shelf(store)
-    applied = None if store.target is not None else store.applied_index
+    # the state that a cluster began with is not in its log
+    is_blank = genesis.previous != ZERO_HASH and state.records.get(ROOT) is None
+    applied = None if store.target is not None or is_blank else store.applied_index
     verifier = Ed25519Verifier()
     core = Replica(
         genesis=genesis,

@@ -57,6 +57,10 @@ class Shelf:
         self._keep(self.saved)
         return self._store.digest()
 
+    def view(self) -> View:
+        """The state at `saved`, for a backup: to be closed soon, and closed early where it must."""
+        return self._records.view()
+
     def drop(self) -> None:
         """Show nothing any more."""
         while self._views:

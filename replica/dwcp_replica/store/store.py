@@ -64,7 +64,7 @@ from dwcp_replica.store.sessions import (
     Verdict,
 )
 
-_ROOT: Final = b"\x00"
+ROOT: Final = b"\x00"
 _NO_MACHINE: Final = Failure(
     12,
     "this cluster runs no state machine of its own, only the key store: start every replica with "
@@ -108,7 +108,7 @@ class Outcome(Struct, frozen=True):
     duplicate: bool
 
 
-class _Root(Struct, frozen=True, array_like=True):
+class Root(Struct, frozen=True, array_like=True):
     """What is not a record of something else: where the state stands, and its counters."""
 
     genesis: bytes
@@ -248,7 +248,7 @@ class Store:
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Every record of the state, by ascending key: what the digest is over."""
         self._save()
-        return self.held.scan(_ROOT)
+        return self.held.scan(ROOT)
 
     @property
     def target(self) -> Target | None:
@@ -279,12 +279,12 @@ class Store:
         if self._machine is not None:
             self._machine.save()
         root = self._root()
-        if self.held.get(_ROOT) != root:
-            self.held.set(_ROOT, root)
+        if self.held.get(ROOT) != root:
+            self.held.set(ROOT, root)
 
     def _root(self) -> bytes:
         return msgspec.msgpack.encode(
-            _Root(
+            Root(
                 self._genesis,
                 self.applied_index,
                 self.stamp_ms,
@@ -300,9 +300,9 @@ class Store:
         self._keys = KeyStore(self.held, self._limits.keys)
         if self.held.target is not None:
             return
-        record = self.held.get(_ROOT)
+        record = self.held.get(ROOT)
         if record is not None:
-            root = msgspec.msgpack.decode(record, type=_Root)
+            root = msgspec.msgpack.decode(record, type=Root)
             if root.genesis != self._genesis:
                 raise ForeignStateError(
                     "the state is that of another cluster: give this replica its own directory"
