@@ -158,7 +158,7 @@ def heal(seed: int, missing: int, elsewhere: int) -> tuple[int, World]:
     left, right = document(), document()
     for number in range(missing):
         world.submit(0, typed(number % 2, left, "ab"))
-    for number in range(elsewhere):
+    for _ in range(elsewhere):
         world.submit(2, typed(2, right, "cd"))
     world.run(lambda: world.level(0, 1) and world.level(2, 3))
     world.join_all()

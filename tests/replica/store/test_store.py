@@ -68,7 +68,7 @@ def from_scratch(store: Store) -> bytes:
     return tree.root()
 
 
-GOLDEN = "85830ccb4b469d0f01bbdc44aebf40065ca90156f87e6dd3c0782473eec44237"
+GOLDEN = "da24c1d520d46fc117d066288b6a140a00288760b833d1b6e98e2e06b242f897"
 
 
 def test_golden_digest() -> None:
