@@ -391,6 +391,7 @@ class Client(Calls):
         member = self._core.checker.peers[number]
         return Connection(
             member=number,
+            identity=member.identity,
             url=member.client,
             trust=self._authority or aiohttp.Fingerprint(member.certificate),
             answer=self._answer,

@@ -1,7 +1,7 @@
 """One WebSocket to one replica: greeted, kept alive, made again when it breaks.
 
-The replica speaks first (a nonce); the client signs the nonce and the replica's number with
-its key. After that, envelopes go out and replies come in, as binary MessagePack frames.
+The replica speaks first (a nonce); the client signs the nonce and the replica's public key with
+its own. After that, envelopes go out and replies come in, as binary MessagePack frames.
 What a replica sends is never trusted here: it is decoded and handed on, or the connection
 is closed and the reason counted. Where the address says https, `trust` is the certificate that the
 replica must show: by its fingerprint, or by an authority of the user's.
@@ -24,7 +24,7 @@ from dwcp.matching import ReplicaMessage
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import envelope_scope
 from dwcp.wire.peer import MAX_FRAME_BYTES
-from dwcp.wire.signing import Count, PublicKey, Signature, Signer
+from dwcp.wire.signing import PublicKey, Signature, Signer
 from dwcp.wire.watch import Page
 
 RECONNECT_MS_MIN: Final = 50
@@ -39,14 +39,14 @@ _draw: Final = random.SystemRandom()
 
 
 class ServerHello(Struct, frozen=True):
-    """A replica's first frame: a fresh nonce, and which member it says it is."""
+    """A replica's first frame: a fresh nonce, and which key it says it holds."""
 
     nonce: Annotated[bytes, Meta(min_length=32, max_length=32)]
-    member: Count
+    identity: PublicKey
 
 
 class ClientHello(Struct, frozen=True):
-    """The client's first frame: its key, and a signature over nonce and member."""
+    """The client's first frame: its key, and a signature over nonce and replica."""
 
     client: PublicKey
     sig: Signature
@@ -72,7 +72,7 @@ class Disconnected(Exception):  # noqa: N818 - an event, not a fault
 
 def client_hello(genesis: bytes, signer: Signer, hello: ServerHello) -> ClientHello:
     """Answer a replica's greeting."""
-    payload = hello.nonce + hello.member.to_bytes(8, "big")
+    payload = hello.nonce + hello.identity
     message = envelope_scope(genesis).signing_bytes("client-hello", payload)
     return ClientHello(signer.public_key, signer.sign(message))
 
@@ -84,6 +84,7 @@ class Connection:
         self,
         *,
         member: int,
+        identity: bytes,
         url: str,
         trust: aiohttp.Fingerprint | ssl.SSLContext,
         answer: Callable[[ServerHello], ClientHello],
@@ -94,6 +95,7 @@ class Connection:
         self.up = False
         self.problem = "not tried yet"
         self.faults: Counter[str] = Counter()
+        self._identity = identity
         self._url = f"{url.rstrip('/')}/dwcp/v1/connect"
         self._trust = trust
         self._answer = answer
@@ -157,7 +159,7 @@ class Connection:
             hello = _decode_hello(await _frame(socket))
         except msgspec.DecodeError:
             raise ProtocolFault("bad-hello") from None
-        if hello.member != self.member:
+        if hello.identity != self._identity:
             raise ProtocolFault("another-member")
         await socket.send_bytes(msgspec.msgpack.encode(self._answer(hello)))
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from dwcp.wire.epochs import CertifiedRecord, slot_signing_bytes
 from dwcp.wire.quorum import quorum
-from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.records import EpochRecord, SignedGenesis, scope_of
 from dwcp.wire.signing import Count, Hash, Scope, Signature, Signer, Verifier
 
 STOLEN_KEYS = (
@@ -38,6 +38,18 @@ class Anchor(Struct, frozen=True):
         """What the admin signs; `genesis` is the hash of the genesis record."""
         payload = self.epoch.to_bytes(8, "big") + self.record
         return Scope(genesis, self.record).signing_bytes("anchor", payload)
+
+
+class Invitation(Struct, frozen=True):
+    """What a new replica needs to join: genesis, the records since, and an anchor of the newest.
+
+    With the anchor the records are as good as the admin's word; without one, stolen old keys could
+    have made them.
+    """
+
+    genesis: SignedGenesis
+    records: tuple[CertifiedRecord, ...] = ()
+    anchor: Anchor | None = None
 
 
 def successor_fault(

@@ -52,6 +52,10 @@ class LoopbackMember:
         self.genesis, self.store = self.cluster.members.genesis, store
         self.watching = WatchRoom(store, self.page, self.denied)
 
+    @property
+    def identity(self) -> bytes:
+        return self.genesis.members[self.me].identity
+
     def service(self) -> Self:
         return self
 

@@ -21,7 +21,8 @@ from dwcp_replica.api.connect import ServerHello, check_hello
 from replica.waiting import until
 
 MEMBERS = Members()
-HELLO = msgspec.msgpack.encode(ServerHello(bytes(range(32)), 2))
+IDENTITY = MEMBERS.genesis.members[2].identity
+HELLO = msgspec.msgpack.encode(ServerHello(bytes(range(32)), IDENTITY))
 PINNED = aiohttp.Fingerprint(bytes(32))
 BUSY = Busy(bytes(32), 5, 0, 0, bytes(64))
 
@@ -64,6 +65,7 @@ def converse(script: Script, check: Callable[[Seen], Awaitable[None]]) -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         connection = Connection(
             member=2,
+            identity=IDENTITY,
             url=f"http://127.0.0.1:{runner.addresses[0][1]}",
             trust=PINNED,
             answer=lambda hello: client_hello(MEMBERS.genesis.hash(), MEMBERS.client, hello),
@@ -87,7 +89,7 @@ def converse(script: Script, check: Callable[[Seen], Awaitable[None]]) -> None:
 async def greet(socket: web.WebSocketResponse) -> None:
     await socket.send_bytes(HELLO)
     frame = await socket.receive_bytes()
-    hello = ServerHello(bytes(range(32)), 2)
+    hello = ServerHello(bytes(range(32)), IDENTITY)
     assert check_hello(Service(), hello, frame) == MEMBERS.client.public_key  # type: ignore[arg-type]
 
 
@@ -109,7 +111,7 @@ def test_messages_arrive_and_a_closed_connection_is_made_again() -> None:
     ("frame", "fault"),
     [
         (b"rubbish", "bad-hello"),
-        (msgspec.msgpack.encode(ServerHello(bytes(32), 1)), "another-member"),
+        (msgspec.msgpack.encode(ServerHello(bytes(32), bytes(32))), "another-member"),
         ("text", "text-frame"),
         (bytes(MAX_FRAME_BYTES + 1), "bad-frame"),
     ],
@@ -187,6 +189,7 @@ def test_a_fault_of_ours_is_not_taken_for_the_replicas() -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         connection = Connection(
             member=2,
+            identity=IDENTITY,
             url=f"http://127.0.0.1:{runner.addresses[0][1]}",
             trust=PINNED,
             answer=broken,  # type: ignore[arg-type]

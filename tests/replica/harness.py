@@ -27,7 +27,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-from dwcp.epochs import RecordChain
+from dwcp.epochs import Invitation, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.matching import ReplyChecker
 from dwcp.wire.committed import Committed
@@ -67,6 +67,7 @@ from dwcp.wire.records import (
     start_hash,
 )
 from dwcp.wire.signing import ZERO_HASH
+from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.node.config import LOG_BYTES_MIN, Address, NodeConfig, TlsFiles
 from dwcp_replica.node.process import ReplicaProcess
 from dwcp_replica.sim.strategies import strategy_hooks
@@ -317,6 +318,38 @@ class Operator:
         await self._http.all_ready(places)
         return genesis
 
+    async def invite(self, place: Place, genesis: SignedGenesis, records: RecordChain) -> Member:
+        """Invite a waiting replica into a cluster that runs; how its member is to be named."""
+        await self._http.eventually(lambda: self._http.is_up(place), what=place.name)
+        shown = await self.identity(place)
+        anchor = sign_anchor(records.genesis, records.current, self.admin)
+        invitation = Invitation(genesis, tuple(records.certified), anchor)
+        code, answer = await self.offer_invitation(place, msgspec.msgpack.encode(invitation))
+        assert code == 200, answer
+        peer = f"127.0.0.1:{place.peer_port}"
+        return Member(shown.name, shown.identity, shown.certificate, peer, place.url)
+
+    async def offer_invitation(self, place: Place, body: bytes) -> tuple[int, bytes]:
+        """PUT an invitation to one replica."""
+        message = b"join" + hashlib.sha256(body).digest()
+        mac = hmac.digest(place.token, message, hashlib.sha256).hex()
+        url = f"{place.url}/dwcp/v1/join"
+        code, answer, _ = await self._http.call("PUT", url, body, DWCP_Token_MAC=mac)
+        return code, answer
+
+    def order(self, records: RecordChain, members: Sequence[Member]) -> bytes:
+        """The admin's order that the present record be followed by one with these members."""
+        record = records.current
+        unsigned = AdminSwitch(record.epoch, record.protocol, tuple(members), bytes(64))
+        sig = self.admin.sign(unsigned.signing_bytes(scope_of(records.genesis, record)))
+        return msgspec.msgpack.encode(msgspec.structs.replace(unsigned, sig=sig))
+
+    async def post(self, places: Iterable[Place], what: str, order: bytes) -> None:
+        """Bring an order to these replicas, as "orders" or as "learners"."""
+        for place in places:
+            code, answer, _ = await self._http.call("POST", f"{place.url}/dwcp/v1/{what}", order)
+            assert code == 202, answer
+
 
 class RawClient:
     """Signs envelopes; knows nothing of sending."""
@@ -451,6 +484,8 @@ class Tasks:
         log_bytes: int = LOG_BYTES_MIN,
     ) -> None:  # fmt: skip
         self._log_bytes = log_bytes
+        self._directory, self._made = directory, count
+        self.genesis: SignedGenesis
         self.places = [Place.make(directory, number) for number in range(count)]
         self.client = Ed25519Signer.generate()
         self._liars = liars or {}
@@ -482,6 +517,13 @@ class Tasks:
         self._tasks[place.name] = asyncio.create_task(replica.run())
         return replica
 
+    async def invite(self, records: RecordChain) -> tuple[Place, Member]:
+        """Start another replica, and invite it."""
+        place = Place.make(self._directory, self._made)
+        self._made += 1
+        self.start(place)
+        return place, await self.operator.invite(place, self.genesis, records)
+
     async def stop(self, place: Place) -> int:
         """Stop one as SIGTERM would; its exit code."""
         self.running[place.name].stop()
@@ -496,13 +538,13 @@ class Tasks:
         members = [replica.running for replica in self.running.values()]
         return all(
             member is not None
-            and all(member.dialer.connected(n) for n in range(len(members)) if n != member.me)
+            and all(member.mesh.connected(n) for n in range(len(members)) if n != member.me)
             for member in members
         )
 
     async def bootstrap(self) -> RawClient:
         """Make it a cluster; a client with an open session."""
-        genesis = await self.operator.bootstrap(self.places)
+        genesis = self.genesis = await self.operator.bootstrap(self.places)
         await until(self._is_meshed, what="every member connected to every other")
         client = RawClient(genesis.record, self.client)
         replies = await self.http.post_all(self.places, client.opening())

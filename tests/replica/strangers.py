@@ -282,23 +282,28 @@ class Service:
 
 def greetings() -> list[Target]:
     genesis = MEMBERS.genesis
-    locals_ = [peer_hello.LocalMember(genesis, genesis, m, MEMBERS.signers[m]) for m in range(4)]
+    locals_ = [
+        peer_hello.LocalMember(genesis.hash(), 0, signer, member.certificate)
+        for signer, member in zip(MEMBERS.signers, genesis.members, strict=True)
+    ]
     challenge = encode(peer_hello.Challenge(NONCE))
-    dialed = peer_hello.answer(locals_[2], 0, challenge)
-    greeting = ServerHello(NONCE, 0)
+    dialed = peer_hello.answer(locals_[2], genesis.members[0].certificate, challenge)
+    greeting = ServerHello(NONCE, genesis.members[0].identity)
     answered = encode(client_hello(genesis.hash(), MEMBERS.client, greeting))
     service: Any = Service(genesis, MEMBERS.verifier)
-    shown = connect.ServerHello(NONCE, 0)
+    shown = connect.ServerHello(NONCE, genesis.members[0].identity)
+
+    checked = (locals_[0], genesis.member_with, MEMBERS.verifier)
 
     def to_a_challenge(frame: bytes) -> str:
-        peer_hello.answer(locals_[2], 0, frame)
+        peer_hello.answer(locals_[2], genesis.members[0].certificate, frame)
         return "of no consequence"
 
     def to_a_peer(frame: bytes) -> str:
         return (
             "same"
             if hello_of(frame) == hello_of(dialed)
-            else reason_of(lambda: peer_hello.check(locals_[0], MEMBERS.verifier, NONCE, frame))
+            else reason_of(lambda: peer_hello.check(*checked, NONCE, frame))
         )
 
     def to_a_client(frame: bytes) -> str:

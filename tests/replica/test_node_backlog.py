@@ -33,8 +33,8 @@ def running(path: Path) -> RunningReplica:
     directory = DataDirectory.open(path, name="m-0", cluster="test")
     me = msgspec.structs.replace(GENESIS.members[0], identity=directory.signer.public_key)
     genesis = msgspec.structs.replace(GENESIS, members=(me, *GENESIS.members[1:]))
-    found = recover(directory, genesis, 0)
-    return RunningReplica(directory, genesis, 0, found, ReplicaMetrics(), None)
+    found = recover(directory, genesis)
+    return RunningReplica(directory, genesis, found, ReplicaMetrics(), None)
 
 
 async def taken_in(replica: RunningReplica, sender: int, message: PeerMessage, most: int) -> int:

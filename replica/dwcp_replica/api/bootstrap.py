@@ -15,7 +15,9 @@ from dwcp_replica.api.host import GenesisRefusedError, Host
 from dwcp_replica.api.problems import BodyTooLargeError, Problems, read_body
 
 GENESIS_BYTES_MAX: Final = 1024 * 1024
+INVITATION_BYTES_MAX: Final = 16 * 1024 * 1024
 MAC_HEADER: Final = "DWCP-Token-MAC"
+_NOT_HEX: Final = f"the header {MAC_HEADER} is not hexadecimal"
 
 _decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
@@ -53,15 +55,34 @@ class BootstrapHandler:
         except (msgspec.DecodeError, RecursionError) as error:
             message = f"not the MessagePack of a SignedGenesis: {error}"
             return self._problems.json(400, "malformed", message)
-        try:
-            mac = bytes.fromhex(request.headers.get(MAC_HEADER, ""))
-        except ValueError:
-            message = f"the header {MAC_HEADER} is not hexadecimal"
-            return self._problems.json(403, "token-mac", message)
+        if (mac := _mac(request)) is None:
+            return self._problems.json(403, "token-mac", _NOT_HEX)
         try:
             return _respond(self._host.offer_genesis(offer, mac))
         except GenesisRefusedError as refused:
             return self._problems.json(refused.status, refused.reason, str(refused))
+
+    async def join(self, request: web.Request) -> web.Response:
+        """Invite this replica into a cluster that runs."""
+        try:
+            encoded = await read_body(request, INVITATION_BYTES_MAX)
+        except BodyTooLargeError:
+            message = f"an invitation has at most {INVITATION_BYTES_MAX} bytes"
+            return self._problems.json(413, "too-large", message)
+        if (mac := _mac(request)) is None:
+            return self._problems.json(403, "token-mac", _NOT_HEX)
+        try:
+            self._host.invite(encoded, mac)
+        except GenesisRefusedError as refused:
+            return self._problems.json(refused.status, refused.reason, str(refused))
+        return web.json_response({"status": "taken"})
+
+
+def _mac(request: web.Request) -> bytes | None:
+    try:
+        return bytes.fromhex(request.headers.get(MAC_HEADER, ""))
+    except ValueError:
+        return None
 
 
 def _respond(genesis: SignedGenesis) -> web.Response:

@@ -1,8 +1,8 @@
 """GET /dwcp/v1/connect: a client's WebSocket. Envelopes in; replies, Busy and Rejected out.
 
-The server's first frame is a nonce with its member number, the client's first frame its key
-and its signature over both. After that every reply of that client key comes over this
-connection, wherever the request was sent.
+The server's first frame is a nonce with its public key, the client's first frame its own key and
+its signature over both: numbers change with the epochs, keys name who is meant. After that every
+reply of that client key comes over this connection, wherever the request was sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from msgspec import Meta, Struct
 
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES, Envelope, envelope_scope
-from dwcp.wire.peer import MemberId
 from dwcp.wire.query import Query
 from dwcp.wire.signing import PublicKey, Signature
 from dwcp.wire.watch import Pull
@@ -45,7 +44,7 @@ class ServerHello(Struct, frozen=True):
     """The server's first frame."""
 
     nonce: Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
-    member: MemberId
+    identity: PublicKey
 
 
 class ClientHello(Struct, frozen=True):
@@ -68,7 +67,7 @@ _decode_hello: Callable[[bytes], ClientHello] = decoder_of(ClientHello)
 
 def client_hello_signing_bytes(genesis: bytes, hello: ServerHello) -> bytes:
     """What a client signs to connect; `genesis` is the hash of the genesis record."""
-    payload = hello.nonce + hello.member.to_bytes(8, "big")
+    payload = hello.nonce + hello.identity
     return envelope_scope(genesis).signing_bytes("client-hello", payload)
 
 
@@ -130,7 +129,7 @@ class ConnectHandler:
         return ws
 
     async def _greet(self, service: ClientService, ws: web.WebSocketResponse) -> bytes:
-        hello = ServerHello(secrets.token_bytes(NONCE_BYTES), service.me)
+        hello = ServerHello(secrets.token_bytes(NONCE_BYTES), service.identity)
         try:
             await ws.send_bytes(msgspec.msgpack.encode(hello))
             message = await ws.receive(timeout=HELLO_TIMEOUT_S)

@@ -1,5 +1,7 @@
 """GET /dwcp/v1/epochs: the chain of epoch records. POST /dwcp/v1/orders: the admin's orders.
 
+POST /dwcp/v1/learners takes an order too, and only lets its new members fetch.
+
 Neither is secret: a record proves itself by its certificate, an order by the admin's signature.
 """
 
@@ -45,6 +47,13 @@ class EpochsHandler:
 
     async def post(self, request: web.Request) -> web.Response:
         """Take an order that the admin signed: 202, or 409 with what is wrong with it."""
+        return await self._take(request, learn=False)
+
+    async def learners(self, request: web.Request) -> web.Response:
+        """Let the new members of an order fetch what they need; nothing is switched."""
+        return await self._take(request, learn=True)
+
+    async def _take(self, request: web.Request, *, learn: bool) -> web.Response:
         try:
             order = _decode_order(await read_body(request, ORDER_BYTES_MAX))
         except BodyTooLargeError:
@@ -53,6 +62,6 @@ class EpochsHandler:
             return self._problems.json(
                 400, "malformed", f"not the MessagePack of an order: {error}"
             )
-        if (problem := self._host.order(order)) is not None:
+        if (problem := self._host.order(order, learn=learn)) is not None:
             return self._problems.json(409, problem[0], problem[1])
         return web.json_response({"status": "taken"}, status=202)

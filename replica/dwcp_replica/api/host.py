@@ -36,8 +36,8 @@ class ClientService(Protocol):
         ...
 
     @property
-    def me(self) -> int:
-        """This replica's member number."""
+    def identity(self) -> bytes:
+        """This replica's public key."""
         ...
 
     @property
@@ -116,8 +116,15 @@ class Host(Protocol):
         """
         ...
 
-    def order(self, order: AdminSwitch) -> tuple[str, str] | None:
-        """Take an order of the admin; else an enumerated word and a sentence why not."""
+    def invite(self, encoded: bytes, mac: bytes) -> None:
+        """Take an invitation (dwcp.epochs.Invitation) in durably. Raises GenesisRefusedError."""
+        ...
+
+    def order(self, order: AdminSwitch, *, learn: bool) -> tuple[str, str] | None:
+        """Take an order of the admin; else an enumerated word and a sentence why not.
+
+        With `learn` its new members may fetch what they need, and nothing else happens.
+        """
         ...
 
     def status(self) -> StatusView:

@@ -38,10 +38,12 @@ class ApiServer:
         app.router.add_get("/dwcp/v1/identity", bootstrap.identity)
         app.router.add_get("/dwcp/v1/genesis", bootstrap.get)
         app.router.add_put("/dwcp/v1/genesis", bootstrap.put)
+        app.router.add_put("/dwcp/v1/join", bootstrap.join)
         epochs = EpochsHandler(host, problems)
         app.router.add_get("/dwcp/v1/epochs", epochs.get)
         app.router.add_post("/dwcp/v1/orders", epochs.post)
         app.router.add_get("/dwcp/v1/backup", BackupHandler(host, problems).get)
+        app.router.add_post("/dwcp/v1/learners", epochs.learners)
         app.router.add_post("/dwcp/v1/envelopes", envelopes.post)
         app.router.add_get("/dwcp/v1/connect", self._connect.get)
         app.router.add_route("*", "/v3/{path:.*}", problems.etcd_path)
@@ -57,6 +59,10 @@ class ApiServer:
         """Listen, with TLS when a context is given. Raises OSError when the address is taken."""
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=context).start()
+
+    async def hang_up(self) -> None:
+        """Close every client's connection."""
+        await self._connect.close()
 
     async def close(self) -> None:
         """Close every connection and stop listening."""

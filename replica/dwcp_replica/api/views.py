@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from dwcp.wire.records import Protocol
 
-Phase = Literal["Waiting", "Running", "Refused"]
+Phase = Literal["Waiting", "Running", "Refused", "Removed"]
 
 
 class EvidenceSummary(Struct, frozen=True, rename="camel"):
@@ -31,12 +31,13 @@ class EvidenceView(Struct, frozen=True, rename="camel"):
 
 
 class PeerView(Struct, frozen=True, rename="camel"):
-    """Another member, as this one sees it.
+    """Another replica, as this one sees it.
 
-    `connected`: our connection to it stands. `last_contact_ms`: milliseconds since its last
-    frame, null when there was none. `final_index` and `view`: what it said last, a hint.
-    The link to it as it was measured, null where it is not known: round trip and jitter in
-    microseconds, the share of segments sent again, bits per second.
+    `role`: whether it is a member of the present record, a learner that an order of the admin
+    named, or a former member. `connected`: our connection to it stands. `last_contact_ms`:
+    milliseconds since its last frame, null when there was none. `final_index`, `view` and `epoch`:
+    what it said last, a hint. The link to it as it was measured, null where it is not known: round
+    trip and jitter in microseconds, the share of segments sent again, bits per second.
     """
 
     name: str
@@ -48,12 +49,16 @@ class PeerView(Struct, frozen=True, rename="camel"):
     jitter_us: int | None = None
     loss: float | None = None
     rate_bps: int | None = None
+    epoch: int | None = None
+    role: Literal["member", "learner", "former"] = "member"
 
 
 class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     """Where a replica stands; fields that need a genesis are null while there is none.
 
-    `started_at` is UTC in RFC 3339; hashes are hexadecimal.
+    `started_at` is UTC in RFC 3339; hashes are hexadecimal. `record` is the hash of the epoch
+    record in force and `members` are its members, in the order of their numbers; `id` is this
+    replica's number there. `settled`: a quorum of the members holds the start of the epoch.
     """
 
     cluster: str
@@ -69,7 +74,11 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     view: int | None = None
     active: bool = False
     primary: str | None = None
-    role: Literal["primary", "backup", "leader", "follower", "waiting"] = "waiting"
+    role: Literal["primary", "backup", "leader", "follower", "learner", "waiting"] = "waiting"
+    record: str | None = None
+    members: tuple[str, ...] = ()
+    is_member: bool = False
+    settled: bool = False
     last_index: int = 0
     prepared_index: int = 0
     final_index: int = 0

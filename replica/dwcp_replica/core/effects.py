@@ -469,9 +469,10 @@ class Learners:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The admin's order for the next epoch, straight from whoever brought it; unchecked."""
+    """The admin's order for the next epoch, unchecked; `learn`: its new members may fetch only."""
 
     switch: AdminSwitch
+    learn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

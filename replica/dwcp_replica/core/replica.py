@@ -221,6 +221,7 @@ class Replica:
             halted=core.halted,
             evidence=tuple(evidence_held[m] for m in sorted(evidence_held)),
             peers=dict(core.peers),
+            outsiders=dict(self._keeper.outsiders),
             pre_prepare_log_size=core.log.last - core.low,
             prepare_log_size=len(core.prepares),
             commit_log_size=len(core.commits),
@@ -266,8 +267,9 @@ class Replica:
         match event:
             case Alarm():
                 switching.panic(core)
-            case Order(switch):
-                switching.on_order(core, core.me, switch)
+            case Order(switch, learn):
+                if not learn:
+                    switching.on_order(core, core.me, switch)
                 self._keeper.order(core, switch)
             case ReadIndex(token):
                 if not self._rests:

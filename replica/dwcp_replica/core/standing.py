@@ -14,8 +14,9 @@ class Standing:
     """Where a replica stands, for status and metrics. Indexes are chain indexes.
 
     `record` is the newest epoch record, `me` this replica's number in it or None; `peers` go by
-    the record's numbers. `sealed`: the epoch has ended here, the next is being agreed on.
-    `waiting`: the start of the epoch is being fetched.
+    the record's numbers, `outsiders` (learners and former members) by the directory's. `sealed`:
+    the epoch has ended here, the next is being agreed on. `waiting`: the start of the epoch is
+    being fetched.
     """
 
     epoch: int
@@ -33,6 +34,7 @@ class Standing:
     halted: str | None
     evidence: tuple[EvidenceFound, ...]
     peers: dict[int, Status]
+    outsiders: dict[int, Status]
     pre_prepare_log_size: int
     prepare_log_size: int
     commit_log_size: int

@@ -12,6 +12,7 @@ from dwcp_replica.durable.faults import (
     LogDamaged,
     LostIdentity,
     MissingDirectory,
+    RemovedMember,
 )
 from dwcp_replica.durable.wal import Damage, DamageKind, Wal, wal_binding
 
@@ -29,6 +30,7 @@ __all__ = [
     "LogDamaged",
     "LostIdentity",
     "MissingDirectory",
+    "RemovedMember",
     "Wal",
     "wal_binding",
 ]

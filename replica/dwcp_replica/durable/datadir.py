@@ -6,7 +6,8 @@ directory with a part missing is refused, not mended; the member is replaced und
 
 Files: LOCK (locked while a process runs, with its pid), refusals (a line for each process that
 was refused meanwhile), identity.key, tls.key, tls.crt, member.json (written last: its presence
-says that the first start was finished), wal/, genesis.msgpack.
+says that the first start was finished), wal/, genesis.msgpack; invitation.msgpack of one that
+joined later, removed.json (the epoch that is without it) of one that is a member no more.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from dwcp_replica.durable.faults import (
     GenesisConflict,
     LostIdentity,
     MissingDirectory,
+    RemovedMember,
 )
-from dwcp_replica.durable.files import replace_file, sync_directory, write_all
+from dwcp_replica.durable.files import erase_file, replace_file, sync_directory, write_all
 
 _LOCK: Final = "LOCK"
 _REFUSALS: Final = "refusals"
 _MEMBER: Final = "member.json"
 _GENESIS: Final = "genesis.msgpack"
+_INVITATION: Final = "invitation.msgpack"
+_REMOVED: Final = "removed.json"
 _WAL: Final = "wal"
 _KEYS: Final = ("identity.key", "tls.key", "tls.crt")
 _BEFORE_MEMBER: Final = frozenset({_LOCK, _REFUSALS, _WAL, *_KEYS, "lost+found"})
@@ -53,6 +57,12 @@ class MemberFile(Struct, frozen=True):
     name: str
     identity: str
     certificate: str
+
+
+class RemovedFile(Struct, frozen=True):
+    """removed.json: the first epoch of which the member is none."""
+
+    epoch: int
 
 
 class DataDirectory:
@@ -150,6 +160,29 @@ class DataDirectory:
             self._genesis = merged
         return merged
 
+    @property
+    def invitation(self) -> bytes | None:
+        """What this replica was invited with, when it joined after genesis."""
+        try:
+            return (self.path / _INVITATION).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def store_invitation(self, encoded: bytes) -> None:
+        """Keep what this replica was invited with, durably. Raises DiskFailure."""
+        try:
+            replace_file(self.path / _INVITATION, encoded)
+        except OSError as error:
+            raise DiskFailure(f"can not store the invitation in {self.path}: {error}") from error
+
+    def retire(self, epoch: int) -> None:
+        """Erase the identity key for ever: `epoch` is without this member. Raises DiskFailure."""
+        try:
+            replace_file(self.path / _REMOVED, msgspec.json.encode(RemovedFile(epoch)) + b"\n")
+            erase_file(self.path / "identity.key")
+        except OSError as error:
+            raise DiskFailure(f"can not erase the key in {self.path}: {error}") from error
+
     def refusals(self) -> int:
         """How many processes were refused the directory since it was opened."""
         try:
@@ -199,6 +232,7 @@ def _open_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, by
     if not (path / _MEMBER).exists():
         return _make_member(path, name, cluster)
     member = _read_member(path / _MEMBER)
+    _check_not_removed(path)
     if (member.name, member.cluster) != (name, cluster):
         raise ForeignDirectory(
             f"{path} belongs to member {member.name} of cluster {member.cluster}, not to {name} "
@@ -213,6 +247,21 @@ def _open_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, by
     if (signer.public_key.hex(), fingerprint.hex()) != (member.identity, member.certificate):
         raise LostIdentity(f"the keys in {path} are not those that {_MEMBER} names: {_REPLACE}")
     return signer, fingerprint
+
+
+def _check_not_removed(path: Path) -> None:
+    """Refuse a directory whose member was removed; finish erasing its key."""
+    try:
+        removed = msgspec.json.decode((path / _REMOVED).read_bytes(), type=RemovedFile)
+    except FileNotFoundError:
+        return
+    except msgspec.DecodeError as error:
+        raise ForeignDirectory(f"{path / _REMOVED} is damaged ({error}): {_REPLACE}") from error
+    erase_file(path / "identity.key")
+    raise RemovedMember(
+        f"the member in {path} was removed from its cluster in epoch {removed.epoch}, and its key "
+        "is erased: delete the directory; a new member takes a new name and an empty directory"
+    )
 
 
 def _make_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, bytes]:

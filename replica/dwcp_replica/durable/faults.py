@@ -7,7 +7,8 @@ LocalFault                  stop the replica
     ├── MissingDirectory
     ├── DirectoryLocked     another process runs on it
     ├── ForeignDirectory    it belongs to something else, or parts of it are damaged
-    │   └── LostIdentity    the member's key is gone
+    │   ├── LostIdentity    the member's key is gone
+    │   └── RemovedMember   the cluster goes on without this member
     └── GenesisConflict     it holds another genesis
 DiskFull                    the records were not taken, and the log is as before: try later
 """
@@ -58,6 +59,10 @@ class ForeignDirectory(DataFault):
 
 class LostIdentity(ForeignDirectory):
     """A key file is gone. A member without its memory may contradict its own votes."""
+
+
+class RemovedMember(ForeignDirectory):
+    """The cluster goes on without this member, and its key is erased."""
 
 
 class GenesisConflict(DataFault):

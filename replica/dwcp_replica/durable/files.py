@@ -46,3 +46,22 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         os.close(fd)
     temporary.rename(path)
     sync_directory(path.parent)
+
+
+def erase_file(path: Path) -> None:
+    """Overwrite a file's bytes and remove it, durably; one that is not there is erased already.
+
+    What a file system or a disk keeps of older versions (snapshots, spare blocks) is out of reach.
+    Raises OSError, DiskFailure.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY)
+    except FileNotFoundError:
+        return
+    try:
+        write_all(fd, bytes(os.fstat(fd).st_size))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    path.unlink()
+    sync_directory(path.parent)

@@ -1,4 +1,4 @@
-"""The sending side: one connection to every other member, dialed again whenever it breaks."""
+"""The sending side: a connection to everybody who is to be dialed, made again when it breaks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 import aiohttp
@@ -15,10 +15,12 @@ import msgspec
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from dwcp.wire.peer import MAX_FRAME_BYTES, PeerMessage, encode_message
+from dwcp.wire.records import Member
 from dwcp_replica.core.modes.meter import TcpSample
 from dwcp_replica.net.counters import PeerCounters
-from dwcp_replica.net.hello import HELLO_BYTES_MAX, HELLO_TIMEOUT_S, PEER_PATH, LocalMember, answer
+from dwcp_replica.net.hello import HELLO_BYTES_MAX, HELLO_TIMEOUT_S, PEER_PATH, answer
 from dwcp_replica.net.queue import FrameQueue
+from dwcp_replica.net.roster import Roster
 from dwcp_replica.net.tcp_info import HasOptions, sample
 from dwcp_replica.net.tls import client_context
 
@@ -35,12 +37,11 @@ _log = logging.getLogger(__name__)
 
 
 class PeerLink:
-    """The connection to one member: dials, greets, sends what is queued, and dials again."""
+    """The connection to one peer: dials, greets, sends what is queued, and dials again."""
 
-    def __init__(self, local: LocalMember, member: int, counters: PeerCounters) -> None:
-        self._local = local
-        self._member = member
-        self._peer = local.record.members[member]
+    def __init__(self, roster: Roster, peer: Member, counters: PeerCounters) -> None:
+        self._roster = roster
+        self._peer = peer
         self._counters = counters
         self._context: ssl.SSLContext = client_context()
         self._queue = FrameQueue(QUEUE_FRAMES_MAX, QUEUE_BYTES_MAX)
@@ -71,7 +72,11 @@ class PeerLink:
         make each other dial for ever.
         """
         if not self.connected or time.monotonic() - self._connected_s > FRESH_S:
-            self._hurry.set()
+            self.dial_anew()
+
+    def dial_anew(self) -> None:
+        """Give the connection up, if there is one, and dial at once."""
+        self._hurry.set()
 
     async def run(self) -> None:
         """Keep the connection up, until cancelled. Waits 50 ms to 2 s, jittered, between tries."""
@@ -139,7 +144,8 @@ class PeerLink:
         if challenge.type is not WSMsgType.BINARY:
             return "hello-missing"
         try:
-            await ws.send_bytes(answer(self._local, self._member, challenge.data))
+            hello = answer(self._roster.local, self._peer.certificate, challenge.data)
+            await ws.send_bytes(hello)
         except (msgspec.DecodeError, RecursionError):
             return "hello-malformed"
         return None
@@ -173,49 +179,90 @@ class PeerLink:
 
 
 class PeerDialer:
-    """The links to all other members of the record."""
+    """The links to everybody whom the roster says to dial.
 
-    def __init__(self, local: LocalMember, counters: PeerCounters) -> None:
+    A link belongs to a place, an address with its certificate: a peer that changes its key keeps
+    both, and so its link, under two numbers for a while.
+    """
+
+    def __init__(self, roster: Roster, counters: PeerCounters) -> None:
+        self._roster = roster
         self._counters = counters
-        self._links = {
-            member: PeerLink(local, member, counters)
-            for member in range(len(local.record.members))
-            if member != local.me
-        }
+        self._links: dict[tuple[str, bytes], PeerLink] = {}
+        self._numbers: dict[int, PeerLink] = {}
+        self._tasks: dict[tuple[str, bytes], asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self.follow(())
+
+    def follow(self, here: Iterable[int]) -> None:
+        """Dial whom the roster names now, and nobody else; `here` are connected to us."""
+        members = self._roster.members
+        own = self._roster.local.certificate
+        dialed = {n: members[n] for n in self._roster.dialed(frozenset(here))}
+        places = {n: (m.peer, m.certificate) for n, m in dialed.items() if m.certificate != own}
+        for number, place in places.items():
+            if place not in self._links:
+                self._links[place] = PeerLink(self._roster, members[number], self._counters)
+        for place in self._links.keys() - places.values():
+            del self._links[place]
+            if (task := self._tasks.pop(place, None)) is not None:
+                task.cancel()
+        self._numbers = {number: self._links[place] for number, place in places.items()}
+        self._start()
+
+    def _start(self) -> None:
+        if self._group is None:
+            return
+        for place, link in self._links.items():
+            if place not in self._tasks:
+                self._tasks[place] = self._group.create_task(link.run())
+
+    def dial_anew(self) -> None:
+        """Make every connection again: we are known by another key now."""
+        for link in self._links.values():
+            link.dial_anew()
 
     def send(self, to: int | None, message: PeerMessage) -> None:
-        """Queue a message for one member, or for every other with None."""
+        """Queue a message for one peer, or for everybody who is dialed with None."""
         frame = encode_message(message)
         if len(frame) > MAX_FRAME_BYTES:
             self._counters.frames_dropped(1)
             _log.error("frame-too-large", extra={"bytes": len(frame)})
             return
-        for link in self._links.values() if to is None else (self._links[to],):
-            link.send(frame)
+        if to is None:
+            for link in self._links.values():
+                link.send(frame)
+        elif (one := self._numbers.get(to)) is not None:
+            one.send(frame)
+        else:
+            self._counters.frames_dropped(1)  # not dialed any more
 
     def send_frame(self, to: int, frame: bytes) -> None:
-        """Queue a frame for one member."""
-        self._links[to].send(frame)
+        """Queue a frame for one peer."""
+        if (link := self._numbers.get(to)) is not None:
+            link.send(frame)
 
-    def sample(self, member: int) -> TcpSample | None:
-        """What the kernel says of our connection to this member."""
-        return self._links[member].sample()
+    def sample(self, number: int) -> TcpSample | None:
+        """What the kernel says of our connection to this peer."""
+        link = self._numbers.get(number)
+        return None if link is None else link.sample()
 
-    def try_now(self, member: int) -> None:
-        """The member is there: dial anew at once instead of waiting for an old address."""
-        self._links[member].try_now()
+    def try_now(self, number: int) -> None:
+        """The peer is there: dial anew at once instead of waiting for an old address."""
+        if (link := self._numbers.get(number)) is not None:
+            link.try_now()
 
-    def connected(self, member: int) -> bool:
-        """True while our connection to this member stands."""
-        return self._links[member].connected
-
-    @property
-    def reached(self) -> int:
-        """How many members our connections reach now."""
-        return sum(link.connected for link in self._links.values())
+    def connected(self, number: int) -> bool:
+        """True while our connection to this peer stands."""
+        link = self._numbers.get(number)
+        return link is not None and link.connected
 
     async def run(self) -> None:
         """Keep all connections up, until cancelled."""
-        async with asyncio.TaskGroup() as links:
-            for link in self._links.values():
-                links.create_task(link.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._start()
+                group.create_task(asyncio.Event().wait())  # also while nobody is to be dialed
+        finally:
+            self._group = None

@@ -1,4 +1,8 @@
-"""The first two frames of a peer connection: who dials, proven against the server's nonce."""
+"""The first two frames of a peer connection: who dials, proven against the server's nonce.
+
+A dialer is known by its key, not by a number: numbers change from epoch to epoch, and two replicas
+that meet need not be in the same one. Whoever lags must get in to hear of it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dwcp.wire.decoding import decoder_of
-from dwcp.wire.peer import MemberId
-from dwcp.wire.records import EpochRecord, Member, scope_of
-from dwcp.wire.signing import Count, Scope, Signature, Signer, Verifier
+from dwcp.wire.signing import Count, PublicKey, Scope, Signature, Signer, Verifier
 
 PEER_PATH: Final = "/dwcp/v1/peer"
 NONCE_BYTES: Final = 32
@@ -27,35 +29,29 @@ class Challenge(Struct, frozen=True):
 
 
 class Hello(Struct, frozen=True):
-    """The dialer's first frame: its member number and its signature over the challenge."""
+    """The dialer's first frame: its key, the epoch it is in, its signature over the challenge."""
 
-    member: MemberId
+    identity: PublicKey
     epoch: Count
     sig: Signature
 
 
 @dataclass(frozen=True, slots=True)
 class LocalMember:
-    """This member as its peers know it: the record in force, its number and its key."""
+    """This replica as its peers know it.
 
-    genesis: EpochRecord
-    record: EpochRecord
-    me: int
+    `cluster` is the hash of the genesis record, `certificate` the SHA-256 of the certificate (DER)
+    that it shows on its peer port.
+    """
+
+    cluster: bytes
+    epoch: int
     signer: Signer
-
-    @property
-    def member(self) -> Member:
-        """The entry of the record that describes this member."""
-        return self.record.members[self.me]
-
-    @property
-    def scope(self) -> Scope:
-        """The scope of this member's signatures."""
-        return scope_of(self.genesis, self.record)
+    certificate: bytes
 
 
 class HelloError(Exception):
-    """A dialer did not prove that it is a member; `reason` is an enumerated word."""
+    """A dialer did not prove that it may connect; `reason` is an enumerated word."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"peer hello refused: {reason}")
@@ -67,35 +63,36 @@ _decode_hello: Callable[[bytes], Hello] = decoder_of(Hello)
 
 
 def _signing_bytes(
-    scope: Scope, nonce: bytes, certificate: bytes, dialer: int, server: int
+    cluster: bytes, nonce: bytes, certificate: bytes, identity: bytes, epoch: int
 ) -> bytes:
-    ids = dialer.to_bytes(8, "big") + server.to_bytes(8, "big")
-    return scope.signing_bytes("peer-hello", nonce + certificate + ids)
+    """The certificate names the server: a hello made for one member is worth nothing at another."""
+    payload = nonce + certificate + identity + epoch.to_bytes(8, "big")
+    return Scope(cluster, cluster).signing_bytes("peer-hello", payload)
 
 
-def answer(local: LocalMember, server: int, challenge: bytes) -> bytes:
-    """The hello frame for `server`'s challenge frame. Raises msgspec.DecodeError."""
+def answer(local: LocalMember, certificate: bytes, challenge: bytes) -> bytes:
+    """The hello for the challenge of whoever shows `certificate`. Raises msgspec.DecodeError."""
     nonce = _decode_challenge(challenge).nonce
-    certificate = local.record.members[server].certificate
-    message = _signing_bytes(local.scope, nonce, certificate, local.me, server)
-    hello = Hello(member=local.me, epoch=local.record.epoch, sig=local.signer.sign(message))
-    return msgspec.msgpack.encode(hello)
+    identity, epoch = local.signer.public_key, local.epoch
+    message = _signing_bytes(local.cluster, nonce, certificate, identity, epoch)
+    return msgspec.msgpack.encode(Hello(identity, epoch, local.signer.sign(message)))
 
 
-def check(local: LocalMember, verifier: Verifier, nonce: bytes, frame: bytes) -> int:
-    """The dialer's member number. Raises HelloError when its hello does not hold."""
+def check(
+    local: LocalMember, number_of: Callable[[bytes], int | None], verifier: Verifier,
+    nonce: bytes, frame: bytes,
+) -> int:  # fmt: skip
+    """The dialer's number, by its key. Raises HelloError when its hello does not hold."""
     if len(frame) > HELLO_BYTES_MAX:
         raise HelloError("hello-oversize")
     try:
         hello = _decode_hello(frame)
     except (msgspec.DecodeError, RecursionError):
         raise HelloError("hello-malformed") from None
-    if hello.epoch != local.record.epoch:
-        raise HelloError("hello-epoch")
-    if hello.member >= len(local.record.members) or hello.member == local.me:
+    number = number_of(hello.identity)
+    if number is None or hello.identity == local.signer.public_key:
         raise HelloError("hello-member")
-    key = local.record.members[hello.member].identity
-    message = _signing_bytes(local.scope, nonce, local.member.certificate, hello.member, local.me)
-    if not verifier.verify(key, message, hello.sig):
+    message = _signing_bytes(local.cluster, nonce, local.certificate, hello.identity, hello.epoch)
+    if not verifier.verify(hello.identity, message, hello.sig):
         raise HelloError("hello-signature")
-    return hello.member
+    return number

@@ -24,9 +24,9 @@ from dwcp_replica.net.hello import (
     PEER_PATH,
     Challenge,
     HelloError,
-    LocalMember,
     check,
 )
+from dwcp_replica.net.roster import Roster
 
 STRANGERS_MAX: Final = 32
 """Connections that have not said yet who they are; more are turned away."""
@@ -40,21 +40,23 @@ _log = logging.getLogger(__name__)
 
 
 class PeerServer:
-    """Accepts the other members' connections and delivers their messages in order.
+    """Accepts the connections of everybody in the roster; delivers their messages in order.
 
     `deliver` may wait: the connection is then not read, and the sender's queue fills.
-    `met` is told of a member that has connected: it is there, and may have a new address.
+    `met` is told of a peer that has connected: it is there, and may have a new address; `left`
+    of one that has gone.
     """
 
     def __init__(
-        self, local: LocalMember, verifier: Verifier, deliver: Deliver, counters: PeerCounters,
-        met: Callable[[int], None],
+        self, roster: Roster, verifier: Verifier, deliver: Deliver, counters: PeerCounters,
+        met: Callable[[int], None], left: Callable[[int], None],
     ) -> None:  # fmt: skip
-        self._local = local
+        self._roster = roster
         self._verifier = verifier
         self._deliver = deliver
         self._counters = counters
         self._met = met
+        self._left = left
         self._strangers: list[web.WebSocketResponse] = []
         self._sockets: dict[int, web.WebSocketResponse] = {}
         self._contact_s: dict[int, float] = {}
@@ -79,8 +81,21 @@ class PeerServer:
             await self._runner.cleanup()
 
     def connected(self, member: int) -> bool:
-        """True while this member's connection to us stands."""
+        """True while this peer's connection to us stands."""
         return member in self._sockets
+
+    @property
+    def here(self) -> frozenset[int]:
+        """The peers that are connected to us."""
+        return frozenset(self._sockets)
+
+    async def dismiss(self) -> None:
+        """Close the connections of those that are no members any more.
+
+        One that did not know it may connect again, to be told.
+        """
+        over = [ws for n, ws in self._sockets.items() if self._roster.is_over(n)]
+        await asyncio.gather(*(ws.close(code=WSCloseCode.GOING_AWAY) for ws in over))
 
     def silence_ms(self, member: int) -> int | None:
         """Milliseconds since the last frame from this member; None when there was none."""
@@ -135,12 +150,13 @@ class PeerServer:
             raise HelloError("hello-missing") from None
         if message.type is not WSMsgType.BINARY:
             raise HelloError(_oversize(message) or "hello-missing")
-        return check(self._local, self._verifier, nonce, message.data)
+        roster = self._roster
+        return check(roster.local, roster.number_of, self._verifier, nonce, message.data)
 
     async def _serve(self, member: int, ws: web.WebSocketResponse) -> None:
         older = self._sockets.get(member)
         self._sockets[member] = ws
-        name = self._local.record.members[member].name
+        name = self._roster.name(member)
         _log.info("peer-accepted", extra={"peer": name})
         self._met(member)
         if older is not None:
@@ -150,6 +166,7 @@ class PeerServer:
         finally:
             if self._sockets.get(member) is ws:
                 del self._sockets[member]
+                self._left(member)
             _log.info("peer-gone", extra={"peer": name})
 
     async def _read(self, member: int, ws: web.WebSocketResponse) -> None:

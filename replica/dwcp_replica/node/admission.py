@@ -81,6 +81,11 @@ class Admission:
         self._epoch = record.epoch
         self._scope = scope_of(self.genesis, record)
 
+    @property
+    def identity(self) -> bytes:
+        """This replica's public key."""
+        return self._signer.public_key
+
     def admit(self, envelope: Envelope, answer: Callable[[Answer], None]) -> None:
         """Take an envelope in, or answer it at once; see ClientService."""
         request = envelope.digest()

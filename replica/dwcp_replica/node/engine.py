@@ -23,6 +23,7 @@ from typing import Final, Protocol
 from dwcp.wire.envelope import decode_batch
 from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.peer import Certificate, Entry, Header
+from dwcp.wire.records import Member
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import (
     Applied,
@@ -149,6 +150,11 @@ class Engine:
     def certified(self) -> tuple[CertifiedRecord, ...]:
         """The epoch records after genesis, with their certificates."""
         return self._core.certified
+
+    @property
+    def peers(self) -> tuple[Member, ...]:
+        """Whom numbers in `Received` and `Outbound` name (Replica.peers)."""
+        return self._core.peers
 
     @property
     def idle(self) -> bool:

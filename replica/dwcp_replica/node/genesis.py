@@ -1,4 +1,8 @@
-"""How this process gets its genesis: by an authenticated offer, once and for ever."""
+"""How this process gets its genesis: by an authenticated offer, once and for ever.
+
+One that begins the cluster signs the genesis, which names it. One that joins later is given the
+complete genesis, the epoch records since, and the admin's anchor: an invitation.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from dwcp.epochs import Invitation, RecordChain
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.records import (
@@ -34,6 +39,7 @@ ASK_TIMEOUT_S: Final = 3.0
 
 _log = logging.getLogger(__name__)
 _decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
+_decode_invitation: Callable[[bytes], Invitation] = decoder_of(Invitation)
 
 
 class GenesisKeeper:
@@ -59,7 +65,7 @@ class GenesisKeeper:
 
         Raises GenesisRefusedError.
         """
-        self._check_mac(offer.record, mac)
+        self._check_mac(b"genesis" + offer.record.hash(), mac)
         stored = self._directory.genesis
         if stored is not None and stored.record != offer.record:
             raise GenesisRefusedError(
@@ -71,6 +77,52 @@ class GenesisKeeper:
         if (fault := self._foreign(offer.record)) is not None:
             raise GenesisRefusedError(409, "genesis-foreign", fault)
         return self._store(self._signed(offer))
+
+    def invite(self, encoded: bytes, mac: bytes) -> None:
+        """Check an invitation to join a cluster that runs, and keep it durably.
+
+        Raises GenesisRefusedError.
+        """
+        self._check_mac(b"join" + hashlib.sha256(encoded).digest(), mac)
+        try:
+            invitation = _decode_invitation(encoded)
+        except (msgspec.DecodeError, RecursionError) as error:
+            message = f"not the MessagePack of an Invitation: {error}"
+            raise GenesisRefusedError(400, "malformed", message) from None
+        if self._directory.genesis is not None:
+            if self._directory.genesis.record == invitation.genesis.record:
+                return  # invited before
+            raise GenesisRefusedError(409, "genesis-conflict", "this replica has another genesis")
+        if (fault := self._invitation_fault(invitation)) is not None:
+            raise GenesisRefusedError(409, "invitation", fault)
+        if invitation.anchor is None:
+            _log.warning("invitation-without-anchor")
+        self._directory.store_invitation(encoded)
+        self._store(invitation.genesis)
+
+    def _invitation_fault(self, invitation: Invitation) -> str | None:
+        record = invitation.genesis.record
+        if not is_complete(invitation.genesis):
+            return "the genesis lacks members' signatures"
+        if (fault := check_genesis(invitation.genesis, self._verifier)) is not None:
+            return fault
+        if (record.cluster, record.namespace) != (self._config.cluster, self._config.namespace):
+            return f"the invitation is to {record.namespace}/{record.cluster}"
+        chain = RecordChain(record, self._verifier)
+        if (fault := chain.extend(invitation.records)) is not None:
+            return fault
+        if invitation.anchor is not None and (fault := chain.anchor_fault(invitation.anchor)):
+            return fault
+        if any(one.member_named(self._config.name) is not None for one in chain.records):
+            name = self._config.name
+            return f"the name {name} was used in this cluster: names are never used again"
+        return None
+
+    @property
+    def invitation(self) -> Invitation | None:
+        """What this replica was invited with; None for a member of genesis."""
+        encoded = self._directory.invitation
+        return None if encoded is None else _decode_invitation(encoded)
 
     async def ask_peers(self) -> None:
         """While signatures are missing, look whether another member has them all."""
@@ -99,14 +151,14 @@ class GenesisKeeper:
         if is_ours and check_genesis(seen, self._verifier) is None:
             self._store(seen)
 
-    def _check_mac(self, record: EpochRecord, mac: bytes) -> None:
+    def _check_mac(self, message: bytes, mac: bytes) -> None:
         token = self._config.token
         if token is None:
             raise GenesisRefusedError(
                 403, "token-mac", "this member was started without --token-file: "
                 "nobody can prove to it that a genesis is the right one",
             )  # fmt: skip
-        right = hmac.digest(token, b"genesis" + record.hash(), hashlib.sha256)
+        right = hmac.digest(token, message, hashlib.sha256)
         if not hmac.compare_digest(right, mac):
             _log.warning("genesis-refused", extra={"reason": "token-mac"})
             raise GenesisRefusedError(
@@ -132,7 +184,9 @@ class GenesisKeeper:
         return None
 
     def _check_stored(self, stored: SignedGenesis) -> None:
-        fault = check_genesis(stored, self._verifier) or self._foreign(stored.record)
+        fault = check_genesis(stored, self._verifier)
+        if fault is None and self._directory.invitation is None:
+            fault = self._foreign(stored.record)
         if fault is not None:
             raise ForeignDirectory(f"the genesis stored in {self._directory.path}: {fault}")
 

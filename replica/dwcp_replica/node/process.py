@@ -1,7 +1,7 @@
 """The replica process from start to stop: waiting, running, or refusing to run.
 
-    Waiting ──genesis complete──> Running
-       └────────── the directory can not be used ──────────> Refused
+    Waiting ──genesis complete, or invited──> Running ──no member any more──> Removed
+       └──────────────── the directory can not be used ──────────> Refused
 
 A restart in any phase goes on where it was: what a phase rests on is on the disk before it
 begins.
@@ -32,6 +32,7 @@ from dwcp_replica.durable import (
     LocalFault,
     LostIdentity,
     MissingDirectory,
+    RemovedMember,
 )
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node import restoring, views
@@ -46,6 +47,7 @@ from dwcp_replica.store.records import View
 _REASONS: Final[dict[type[DataFault], str]] = {
     MissingDirectory: "missing",
     LostIdentity: "lost-identity",
+    RemovedMember: "removed",
 }
 """Any other fault of the directory is "foreign"."""
 
@@ -68,6 +70,7 @@ class ReplicaProcess:
         self._stop = asyncio.Event()
         self._fault: LocalFault | None = None
         self._hindrance: str | None = None
+        self._removed = False
 
     async def run(self) -> int:
         """Live until SIGTERM or SIGINT; return the exit code.
@@ -134,6 +137,7 @@ class ReplicaProcess:
     def _refuse(self, fault: DataFault) -> int | None:
         """Note why this process can not run; the exit code, or None when it is to stay up."""
         reason = _REASONS.get(type(fault), "foreign")
+        self._removed = isinstance(fault, RemovedMember)
         self.metrics.start_refused.labels(reason).set(1)
         self.refusal = str(fault)
         _log.critical("start-refused", extra={"reason": reason, "detail": self.refusal})
@@ -172,6 +176,8 @@ class ReplicaProcess:
         directory, signed, source = self._directory, self.genesis(), self.config.restore
         assert directory is not None, "opened"
         assert signed is not None, "complete"
+        if directory.invitation is not None:
+            return True  # who joins learns the state from the members
         while source is not None and restoring.is_due(directory, signed):
             self._hindrance = f"taking the state from {source}"
             try:
@@ -191,17 +197,18 @@ class ReplicaProcess:
         directory, genesis = self._directory, self.record
         assert directory is not None, "opened"
         assert genesis is not None, "complete"
-        me = genesis.member_named(self.config.name)
-        assert me is not None, "a foreign genesis was refused"
         machine = load_machine(self.config.machine)
-        found = await asyncio.to_thread(recover, directory, genesis, me, machine)
+        found = await asyncio.to_thread(recover, directory, genesis, machine)
         if found.damage is not None:
             self.metrics.wal_damage.labels(found.damage.kind).inc()
             level = logging.WARNING if found.damage.harmless else logging.CRITICAL
             _log.log(level, "log-damaged", extra={"detail": str(found.damage)})
-        return RunningReplica(
-            directory, genesis, me, found, self.metrics, self._make_hooks, self.config.log_bytes
+        running = RunningReplica(
+            directory, genesis, found, self.metrics, self._make_hooks, self.config.log_bytes
         )
+        if self._keeper is not None and (invitation := self._keeper.invitation) is not None:
+            running.introduce(invitation.records)
+        return running
 
     async def _work(self, running: RunningReplica) -> None:
         """Run the member until the process is to stop."""
@@ -213,20 +220,41 @@ class ReplicaProcess:
                 work = [tasks.create_task(task) for task in running.tasks()]
                 self.running = running
                 _log.info("running", extra={"final": running.replay_upto, "mute": running.mute})
-                await self._stop.wait()
+                await self._until_over(running)
                 await running.hand_over()
                 for task in work:
                     task.cancel()
         finally:
             await running.close()
+        if running.removed.is_set():
+            await self._retire(running)
+
+    async def _until_over(self, running: RunningReplica) -> None:
+        """Wait until the process is to stop, or the cluster goes on without this member."""
+        waits = [asyncio.create_task(e.wait()) for e in (self._stop, running.removed)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in waits:
+            task.cancel()
+
+    async def _retire(self, running: RunningReplica) -> None:
+        """Erase the key, and go on only to say so."""
+        assert self._directory is not None, "it ran"
+        epoch = running.record.epoch
+        self._directory.retire(epoch)
+        self.running = None
+        self._removed = True
+        self.refusal = f"removed: epoch {epoch} is without this member, whose key is erased"
+        _log.warning("removed", extra={"number": epoch})
+        await self._api.hang_up()
+        await self._stop.wait()
 
     # --- api.host.Host --------------------------------------------------------------------------
 
     @property
     def phase(self) -> Phase:
-        """Waiting, Running or Refused."""
+        """Waiting, Running, Refused or Removed."""
         if self.refusal is not None:
-            return "Refused"
+            return "Removed" if self._removed else "Refused"
         return "Waiting" if self.record is None else "Running"
 
     @property
@@ -262,13 +290,27 @@ class ReplicaProcess:
         try:
             return self._keeper.offer(offer, mac)
         except LocalFault as fault:
-            self._fault = fault
-            self.stop()
-            raise GenesisRefusedError(500, "disk", str(fault)) from fault
+            raise self._failed(fault) from fault
+
+    def _failed(self, fault: LocalFault) -> GenesisRefusedError:
+        """The disk failed: whoever asked is told, and the process ends."""
+        self._fault = fault
+        self.stop()
+        return GenesisRefusedError(500, "disk", str(fault))
+
+    def invite(self, encoded: bytes, mac: bytes) -> None:
+        """Take an invitation in. Raises GenesisRefusedError."""
+        if self._keeper is None:
+            raise GenesisRefusedError(503, "refused", self.refusal or "starting")
+        try:
+            self._keeper.invite(encoded, mac)
+        except LocalFault as fault:
+            raise self._failed(fault) from fault
 
     def service(self) -> Admission | None:
-        """The client side of the running replica, or None."""
-        return None if self.running is None else self.running.admission
+        """The client side of the running member, or None."""
+        running = self.running
+        return None if running is None or running.me is None else running.admission
 
     def certified(self) -> tuple[CertifiedRecord, ...] | None:
         """The epoch records after genesis, with their certificates; None while not running."""
@@ -278,11 +320,11 @@ class ReplicaProcess:
         """What proves the saved state, with a view of it; None while nothing does."""
         return None if self.running is None else self.running.engine.backup()
 
-    def order(self, order: AdminSwitch) -> tuple[str, str] | None:
+    def order(self, order: AdminSwitch, *, learn: bool) -> tuple[str, str] | None:
         """Take an order of the admin; else an enumerated word and a sentence why not."""
         if self.running is None:
             return "not-running", f"this replica does not run: {self.readiness() or 'starting'}"
-        return self.running.order(order)
+        return self.running.order(order, learn=learn)
 
     def status(self) -> StatusView:
         """Where the replica stands."""
@@ -294,6 +336,8 @@ class ReplicaProcess:
         """The signature over a status, or None while there is no genesis."""
         record = self.record
         if record is None or self._directory is None:
+            return None
+        if self._removed:
             return None
         message = scope_of(record, record).signing_bytes("status", payload)
         return self._directory.signer.sign(message)

@@ -15,14 +15,13 @@ import msgspec
 
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.envelope import Envelope, decode_body
-from dwcp.wire.epochs import CertifiedRecord
+from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.links import Frame, Ping, Pong
 from dwcp.wire.peer import Forward, PeerMessage
-from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import ZERO_HASH
 from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.metrics import ReplicaMetrics
-from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.effects import (
     EVERYONE,
     CheckpointStable,
@@ -48,7 +47,7 @@ from dwcp_replica.core.effects import (
     ViewEntered,
     VoiceFound,
 )
-from dwcp_replica.core.epochs.triggers import switch_fault
+from dwcp_replica.core.epochs.directory import OUTSIDERS
 from dwcp_replica.core.quorum import quorum
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.core.restore import OwnState
@@ -61,15 +60,14 @@ from dwcp_replica.durable import (
     wal_binding,
 )
 from dwcp_replica.durable.state import StateDirectory
-from dwcp_replica.net.dialer import PeerDialer
-from dwcp_replica.net.hello import LocalMember
 from dwcp_replica.net.links import LinkWatch, Pace
-from dwcp_replica.net.server import PeerServer
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import LOG_BYTES_MIN, Address
 from dwcp_replica.node.engine import Engine, Journal
 from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
+from dwcp_replica.node.mesh import Mesh
+from dwcp_replica.node.orders import Refusal, order_fault
 from dwcp_replica.node.saving import LogKeeper
 from dwcp_replica.node.signatures import Questions, SignatureGate
 from dwcp_replica.store import Outcome, Store
@@ -125,12 +123,13 @@ class Recovered:
 
 
 def recover(
-    directory: DataDirectory, genesis: EpochRecord, me: int, machine: StateMachine | None = None
+    directory: DataDirectory, genesis: EpochRecord, machine: StateMachine | None = None
 ) -> Recovered:
     """Read log and state, and bring the core to where it was.
 
     Blocks; raises the faults of `durable`.
     """
+    me = genesis.member_with(directory.signer.public_key)
     binding = wal_binding(genesis.cluster_id, directory.signer.public_key)
     wal, records, damage = Wal.open(directory.wal_path, binding=binding)
     journal: Journal = wal
@@ -171,19 +170,21 @@ class RunningReplica:
     """Joins what was recovered with peers and clients. Implements engine.Effects."""
 
     def __init__(
-        self, directory: DataDirectory, genesis: EpochRecord, me: int, found: Recovered,
+        self, directory: DataDirectory, genesis: EpochRecord, found: Recovered,
         metrics: ReplicaMetrics, make_hooks: HookMaker | None, log_bytes: int = LOG_BYTES_MIN,
     ) -> None:  # fmt: skip
         signer = directory.signer
         outbound: OutboundHook | None = None
         reply: ReplyHook | None = None
-        if make_hooks is not None:
-            outbound, reply = make_hooks(genesis, me, signer)
-        local = LocalMember(genesis, genesis, me, signer)
+        standing = found.core.standing()
+        if make_hooks is not None and standing.me is not None:
+            outbound, reply = make_hooks(genesis, standing.me, signer)
         store = found.store
         self.genesis = genesis
-        self.record = found.core.standing().record
-        self.me = me
+        self.record = standing.record
+        self.me = standing.me
+        self.settled = self.record.epoch == 0
+        self.removed = asyncio.Event()
         self.damage = found.damage
         self.store = store
         self._directory = directory
@@ -203,28 +204,29 @@ class RunningReplica:
         self.replay_upto = self.engine.standing.final
         self._read_from = self.engine.standing.last
         self.admission = Admission(
-            genesis=genesis, record=self.record, me=me, signer=signer, verifier=found.verifier,
-            gate=self._gate, engine=self.engine, store=store, metrics=metrics, reply_hook=reply,
-            may_read=self._may_read,
+            genesis=genesis, record=self.record, me=self.me or 0, signer=signer,
+            verifier=found.verifier, gate=self._gate, engine=self.engine, store=store,
+            metrics=metrics, reply_hook=reply, may_read=self._may_read,
         )  # fmt: skip
-        self.dialer = PeerDialer(local, metrics)
+        keys = (signer, directory.certificate_fingerprint)
+        self.mesh = Mesh(genesis.hash(), self.record, keys, found.verifier, self._receive, metrics)
+        self.mesh.know(found.core.peers)
         modes = genesis.parameters.modes
         self.links = LinkWatch(
-            genesis.hash(), lambda: genesis.members, signer, found.verifier, self.dialer, metrics,
-            Pace(modes.measure_ms, modes.probe_bytes, modes.rtt_low_us),
+            genesis.hash(), lambda: self.mesh.roster.members, signer, found.verifier,
+            self.mesh.dialer, metrics, Pace(modes.measure_ms, modes.probe_bytes, modes.rtt_low_us),
         )  # fmt: skip
-        self.server = PeerServer(local, found.verifier, self._receive, metrics, self.dialer.try_now)
 
     async def start(self, listen: Address) -> None:
         """Listen for peers. Raises OSError when the address can not be bound."""
         directory = self._directory
         context = server_context(directory.tls_certificate_path, directory.tls_key_path)
-        await self.server.start(listen.host, listen.port, context)
+        await self.mesh.start(listen, context)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What must run; the end of any of them is the end of the process."""
         reading, watching = self.admission.reading, self.admission.watching
-        tasks = [self.engine.run(), self._gate.run(), self.dialer.run()]
+        tasks = [self.engine.run(), self._gate.run(), self.mesh.run()]
         tasks += [reading.run(), watching.run(), self._notice()]
         return [*tasks, self.links.run(lambda: None)]
 
@@ -236,7 +238,9 @@ class RunningReplica:
             watching.catch_up()
 
     def hindrance(self) -> str | None:
-        """Why this member does not vote; None when it does."""
+        """Why this replica does not vote; None when it does."""
+        if self.me is None:
+            return self._outside()
         if self.mute is not None:
             return f"mute: {self.mute}"
         standing = self.engine.standing
@@ -249,7 +253,7 @@ class RunningReplica:
         if self.store.applied_index < self.replay_upto:
             return f"executing its log again: {self.store.applied_index} of {self.replay_upto}"
         needed = quorum(len(self.record.members), self.record.trust) - 1
-        if (reached := self.dialer.reached) < needed:
+        if (reached := self.mesh.reached) < needed:
             return f"connected to {reached} other members; a quorum needs {needed}"
         return "the disk is full" if self.engine.disk_full else None
 
@@ -272,28 +276,44 @@ class RunningReplica:
         """The epoch records after genesis, with their certificates."""
         return self.engine.certified
 
-    def order(self, order: AdminSwitch) -> tuple[str, str] | None:
-        """Take an order of the admin; else an enumerated word and a sentence why not."""
-        verifier = Ed25519Verifier()
-        membership = Membership(self.record, scope_of(self.genesis, self.record), verifier)
-        reason = switch_fault(membership, order)
-        if reason is not None:
-            return reason, (
-                f"the order does not fit epoch {self.record.epoch}: it must name that epoch and "
-                "carry the signature of the cluster's admin key under its record"
-            )
-        if {m.identity for m in order.members} != {m.identity for m in self.record.members}:
-            return "switch-members", "replicas do not connect to new members yet"
-        self.engine.inbox.put(Order(order))
-        return None
+    def _outside(self) -> str:
+        """What a replica says of itself that is no member."""
+        epoch = self.record.epoch
+        if self.was_member:
+            return f"removed: it is no member of epoch {epoch}, whose members are not all ready yet"
+        return f"a learner: it fetches the state, and is no member of epoch {epoch} yet"
+
+    @property
+    def was_member(self) -> bool:
+        """True when any record so far names this replica."""
+        mine = self._directory.signer.public_key
+        records = (self.genesis, *(one.record for one in self.certified))
+        return any(record.member_with(mine) is not None for record in records)
+
+    def order(self, order: AdminSwitch, *, learn: bool) -> Refusal | None:
+        """Take an order of the admin; else an enumerated word and a sentence why not.
+
+        With `learn` its new members may fetch from now on, and nothing else happens.
+        """
+        earlier = (self.genesis, *(one.record for one in self.certified))
+        if (refusal := order_fault(earlier, order)) is None:
+            self.engine.inbox.put(Order(order, learn))
+        return refusal
+
+    def introduce(self, records: tuple[CertifiedRecord, ...]) -> None:
+        """Take records that came with the invitation; the engine checks each."""
+        self.engine.inbox.put(Received(0, Records(records)))
 
     def _entered(self, event: EpochEntered) -> None:
         """Sign and check under another record from now on."""
         self.record = event.certified.record
         self._questions = Questions(self.genesis, self.record)
+        self.me = event.me
+        self.settled = False
         if event.me is not None:
-            self.me = event.me
             self.admission.enter(self.record, event.me)
+        self.mesh.know(self.engine.peers)
+        self.mesh.enter(self._directory.signer, self.record)
         record = self.record
         leader = record.members[record.leader].name
         barred = [record.members[m].name for m in record.barred]
@@ -327,7 +347,7 @@ class RunningReplica:
 
     async def close(self) -> None:
         """Close connections and the log, once the tasks have ended."""
-        await self.server.close()
+        await self.mesh.close()
         self._threads.shutdown()
         self._journal.close()
         self._shelf.drop()
@@ -369,8 +389,9 @@ class RunningReplica:
         """Send to peers."""
         if self._outbound_hook is not None:
             messages = self._outbound_hook(messages)
+        self.mesh.know(self.engine.peers)
         for message in messages:
-            self.dialer.send(None if message.to == EVERYONE else message.to, message.message)
+            self.mesh.dialer.send(None if message.to == EVERYONE else message.to, message.message)
 
     def executed(self, outcomes: tuple[Outcome, ...]) -> None:
         """Answer the clients that wait for these."""
@@ -439,6 +460,14 @@ class RunningReplica:
                 self._report("voice-found", number=epoch)
             case Retired(epoch):
                 self._report("epoch-ready", number=epoch)
+                self._settled()
+
+    def _settled(self) -> None:
+        """A quorum holds the start of the epoch: who was removed is needed no more."""
+        self.settled = True
+        self.mesh.settle()
+        if self.me is None and self.was_member:
+            self.removed.set()
 
     def _publish_transfer(self, event: TransferStarted | TransferDone | SourceLied) -> None:
         metrics = self._metrics
@@ -459,5 +488,7 @@ class RunningReplica:
         _log.info(event, extra=extra)
 
     def _name(self, member: int) -> str:
+        if member >= OUTSIDERS:
+            return self.mesh.roster.name(member - OUTSIDERS)
         members = self.record.members
         return members[member].name if 0 <= member < len(members) else f"stranger {member}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -14,6 +14,7 @@ from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.api.views import EvidenceSummary, EvidenceView, PeerView, Phase, StatusView
 from dwcp_replica.core.effects import EvidenceFound
 from dwcp_replica.core.quorum import faults
+from dwcp_replica.net.roster import Roster
 from dwcp_replica.node.config import NodeConfig
 from dwcp_replica.node.running import RunningReplica
 
@@ -28,7 +29,8 @@ def status(
     record: EpochRecord | None, running: RunningReplica | None,
 ) -> StatusView:  # fmt: skip
     """The status of a process in any phase; `hindrance` is why it does not vote."""
-    known = {} if record is None else _of_record(record, config.name)
+    present = record if running is None else running.record
+    known = {} if present is None else _of_record(present, config.name)
     if running is not None:
         known |= _of_running(running)
     return StatusView(
@@ -88,10 +90,11 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     metrics.muted.set(standing.mute is not None)
     metrics.disk_full.set(running.engine.disk_full)
     metrics.connections.set(running.admission.desk.connections)
-    others = [member for member in range(members) if member != running.me]
-    metrics.peers_connected.set(sum(map(running.dialer.connected, others)))
-    for member in others:
-        metrics.show_link(running.record.members[member].name, running.links.link(member))
+    roster = running.mesh.roster
+    others = list(filter(roster.is_member, roster.others()))
+    metrics.peers_connected.set(sum(map(running.mesh.connected, others)))
+    for number in others:
+        metrics.show_link(roster.name(number), running.links.link(number))
 
 
 def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
@@ -101,6 +104,8 @@ def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
         "epoch": record.epoch,
         "protocol": record.protocol,
         "mode": MODE_OF[record.protocol],
+        "record": record.hash().hex(),
+        "members": tuple(member.name for member in record.members),
     }
 
 
@@ -113,7 +118,10 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
         "view": standing.view,
         "active": standing.active,
         "primary": running.record.members[standing.primary].name,
-        "role": ROLES[running.record.protocol][leads],
+        "role": "learner" if running.me is None else ROLES[running.record.protocol][leads],
+        "id": running.me,
+        "is_member": running.me is not None,
+        "settled": running.settled,
         "last_index": standing.last,
         "prepared_index": standing.prepared,
         "final_index": standing.final,
@@ -147,24 +155,33 @@ def _summary(record: EpochRecord, found: EvidenceFound) -> dict[str, Any]:
 
 
 def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
-    said = running.engine.standing.peers
+    standing, roster = running.engine.standing, running.mesh.roster
     peers = []
-    for number, member in enumerate(running.record.members):
-        if number == running.me:
-            continue
-        last = said.get(number)
+    for number in roster.others():
+        member = roster.members[number]
+        position = running.record.member_with(member.identity)
+        said = standing.outsiders if position is None else standing.peers
+        last = said.get(number if position is None else position)
         link = running.links.link(number)
         peers.append(
             PeerView(
                 name=member.name,
-                connected=running.dialer.connected(number),
-                last_contact_ms=running.server.silence_ms(number),
+                connected=running.mesh.connected(number),
+                last_contact_ms=running.mesh.server.silence_ms(number),
                 final_index=None if last is None else last.final,
                 view=None if last is None else last.view,
                 rtt_us=link.rtt_us,
                 jitter_us=link.jitter_us,
                 loss=link.loss,
                 rate_bps=link.rate_bps,
+                epoch=None if last is None else last.epoch,
+                role=_role(roster, number),
             )
         )
     return tuple(peers)
+
+
+def _role(roster: Roster, number: int) -> Literal["member", "learner", "former"]:
+    if roster.is_member(number):
+        return "member"
+    return "former" if roster.is_former(number) else "learner"

@@ -135,7 +135,7 @@ async def test_a_hello_for_one_connection_is_worth_nothing_on_another(tmp_path: 
         async with _socket(cluster, cluster.places[0]) as ws:
             hello = msgspec.msgpack.decode(await ws.receive_bytes(timeout=5), type=ServerHello)
             for wrong in (
-                msgspec.structs.replace(hello, member=1),
+                msgspec.structs.replace(hello, identity=bytes(32)),
                 msgspec.structs.replace(hello, nonce=bytes(32)),
             ):
                 signed = client_hello_signing_bytes(_genesis(cluster).hash(), wrong)
@@ -232,10 +232,7 @@ async def test_connections_close_when_the_replica_stops(tmp_path: Path) -> None:
 
 
 def test_clients_sign_a_hello_of_their_own() -> None:
-    """The signed bytes: domain, no record, nonce, member. Clients in other languages rely on it."""
-    hello = ServerHello(bytes(range(32)), 2)
-    expected = (
-        b"DWCP\x01"
-        b"\x0cclient-hello" + b"g" * 32 + bytes(32) + bytes(range(32)) + (2).to_bytes(8, "big")
-    )
+    """The signed bytes: domain, no record, nonce, key. Clients in other languages rely on it."""
+    hello = ServerHello(bytes(range(32)), b"k" * 32)
+    expected = b"DWCP\x01\x0cclient-hello" + b"g" * 32 + bytes(32) + bytes(range(32)) + b"k" * 32
     assert client_hello_signing_bytes(b"g" * 32, hello) == expected

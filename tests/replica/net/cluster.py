@@ -18,7 +18,7 @@ from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.links import Frame
 from dwcp.wire.records import EpochRecord, Member, Parameters, start_hash
 from dwcp_replica.net.dialer import PeerDialer
-from dwcp_replica.net.hello import LocalMember
+from dwcp_replica.net.roster import Roster
 from dwcp_replica.net.server import PeerServer
 from dwcp_replica.net.tls import server_context
 
@@ -101,7 +101,7 @@ def make_record(keys: list[Keys], ports: list[int]) -> EpochRecord:
 class Listener:
     """One member's accepting side, with what it received."""
 
-    def __init__(self, local: LocalMember, keys: Keys, port: int) -> None:
+    def __init__(self, roster: Roster, keys: Keys, port: int) -> None:
         self.received: list[tuple[int, Frame]] = []
         self.seen = Seen()
         self.gate = asyncio.Event()
@@ -109,8 +109,10 @@ class Listener:
         self._keys = keys
         self._port = port
         self.met: list[int] = []
-        verifier = Ed25519Verifier()
-        self.server = PeerServer(local, verifier, self._deliver, self.seen, self.met.append)
+        self.left: list[int] = []
+        self.server = PeerServer(
+            roster, Ed25519Verifier(), self._deliver, self.seen, self.met.append, self.left.append
+        )
 
     async def _deliver(self, sender: int, message: Frame, _size_bytes: int) -> None:
         await self.gate.wait()
@@ -128,9 +130,9 @@ class Listener:
 class Dialing:
     """One member's dialing side, running."""
 
-    def __init__(self, local: LocalMember) -> None:
+    def __init__(self, roster: Roster) -> None:
         self.seen = Seen()
-        self.dialer = PeerDialer(local, self.seen)
+        self.dialer = PeerDialer(roster, self.seen)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.dialer.run())

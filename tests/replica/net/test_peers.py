@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -15,6 +14,7 @@ from dwcp.identity import Ed25519Signer
 from dwcp.wire.peer import MAX_FRAME_BYTES, Bodies, Status, encode_message
 from dwcp_replica.net import dialer as dialing
 from dwcp_replica.net.hello import PEER_PATH, Challenge, Hello, LocalMember, answer
+from dwcp_replica.net.roster import Roster
 from dwcp_replica.net.tls import client_context
 from replica.net.cluster import Dialing, Keys, Listener, make_keys, make_record
 from replica.ports import free_port
@@ -36,8 +36,15 @@ class Pair:
         self.server = self.local(0)
         self.client = self.local(1)
 
-    def local(self, member: int, signer: Ed25519Signer | None = None) -> LocalMember:
-        return LocalMember(self.record, self.record, member, signer or self.keys[member].signer)
+    def local(self, member: int, signer: Ed25519Signer | None = None) -> Roster:
+        keys = self.keys[member]
+        signer = signer or keys.signer
+        local = LocalMember(self.record.hash(), self.record.epoch, signer, keys.fingerprint)
+        return Roster(local, self.record)
+
+    def hello(self, challenge: bytes) -> bytes:
+        """Member 1's hello for member 0."""
+        return answer(self.client.local, self.keys[0].fingerprint, challenge)
 
     def listener(self, keys: Keys | None = None) -> Listener:
         return Listener(self.server, keys or self.keys[0], self.port)
@@ -130,7 +137,7 @@ def test_another_key_is_refused_by_the_server(pair: Pair) -> None:
         stranger = pair.local(1, Ed25519Signer.generate())
         async with pair.listener() as listener, Dialing(stranger) as dialer:
             dialer.dialer.send(0, STATUS)
-            await until(lambda: listener.seen.refused["hello-signature"] >= 2, what="refused twice")
+            await until(lambda: listener.seen.refused["hello-member"] >= 2, what="refused twice")
             await until(lambda: dialer.seen.failed["refused"] >= 1, what="the dialer told")
             assert not listener.received
 
@@ -147,7 +154,7 @@ async def _hello(pair: Pair, frame: bytes | str | None) -> int | None:
         if isinstance(frame, str):
             await ws.send_str(frame)
         elif frame is None:
-            await ws.send_bytes(answer(pair.client, 0, challenge))
+            await ws.send_bytes(pair.hello(challenge))
         else:
             await ws.send_bytes(frame)
         await ws.receive(timeout=5)
@@ -155,10 +162,10 @@ async def _hello(pair: Pair, frame: bytes | str | None) -> int | None:
 
 
 def _stale_hello(pair: Pair) -> bytes:
-    return answer(pair.client, 0, msgspec.msgpack.encode(Challenge(bytes(32))))
+    return pair.hello(msgspec.msgpack.encode(Challenge(bytes(32))))
 
 
-def _hello_with(pair: Pair, **fields: int) -> bytes:
+def _hello_with(pair: Pair, **fields: int | bytes) -> bytes:
     hello = msgspec.msgpack.decode(_stale_hello(pair), type=Hello)
     return msgspec.msgpack.encode(msgspec.structs.replace(hello, **fields))
 
@@ -167,9 +174,13 @@ def _hello_with(pair: Pair, **fields: int) -> bytes:
     ("frame", "reason"),
     [
         (_stale_hello, "hello-signature"),
-        (lambda pair: _hello_with(pair, member=0), "hello-member"),
-        (lambda pair: _hello_with(pair, member=4), "hello-member"),
-        (lambda pair: _hello_with(pair, epoch=1), "hello-epoch"),
+        (lambda pair: _hello_with(pair, identity=pair.record.members[0].identity), "hello-member"),
+        (lambda pair: _hello_with(pair, identity=bytes(32)), "hello-member"),
+        (
+            lambda pair: _hello_with(pair, identity=pair.record.members[2].identity),
+            "hello-signature",
+        ),
+        (lambda pair: _hello_with(pair, epoch=1), "hello-signature"),
         (lambda pair: b"\xc1", "hello-malformed"),
         (lambda pair: bytes(600), "hello-oversize"),
         (lambda pair: bytes(MAX_FRAME_BYTES + 1), "oversize"),
@@ -197,7 +208,7 @@ def test_frames_that_do_not_decode_are_dropped_and_larger_ones_close(pair: Pair)
                 f"wss://127.0.0.1:{pair.port}{PEER_PATH}", ssl=client_context()
             ) as ws,
         ):
-            await ws.send_bytes(answer(pair.client, 0, await ws.receive_bytes(timeout=5)))
+            await ws.send_bytes(pair.hello(await ws.receive_bytes(timeout=5)))
             await ws.send_bytes(b"\xc1\xc1")
             await ws.send_bytes(b"\x9b" + encode_message(STATUS)[1:] + b"\x91" * 100_000)
             await ws.send_bytes(encode_message(STATUS))
@@ -237,7 +248,7 @@ def test_the_newer_connection_of_a_member_replaces_the_older(pair: Pair) -> None
                 f"wss://127.0.0.1:{pair.port}{PEER_PATH}", ssl=client_context()
             ) as old,
         ):
-            await old.send_bytes(answer(pair.client, 0, await old.receive_bytes(timeout=5)))
+            await old.send_bytes(pair.hello(await old.receive_bytes(timeout=5)))
             await until(lambda: listener.server.connected(1), what="the first connection")
             async with Dialing(pair.client) as dialer:
                 dialer.dialer.send(0, STATUS)
@@ -287,7 +298,7 @@ def test_a_hello_made_for_another_member_is_refused(pair: Pair) -> None:
     """A member that relays my challenge to another gains nothing: the hello names the server."""
 
     async def run() -> None:
-        other = replace(pair.server, me=2, signer=pair.keys[2].signer)
+        other = pair.local(2)
         async with (
             Listener(other, pair.keys[2], pair.port) as listener,
             aiohttp.ClientSession() as session,
@@ -295,7 +306,7 @@ def test_a_hello_made_for_another_member_is_refused(pair: Pair) -> None:
                 f"wss://127.0.0.1:{pair.port}{PEER_PATH}", ssl=client_context()
             ) as ws,
         ):
-            await ws.send_bytes(answer(pair.client, 0, await ws.receive_bytes(timeout=5)))
+            await ws.send_bytes(pair.hello(await ws.receive_bytes(timeout=5)))
             await ws.receive(timeout=5)
             assert ws.close_code == 1008
             assert listener.seen.refused == {"hello-signature": 1}

@@ -34,11 +34,13 @@ from dwcp_replica.core.epochs.cooldown import Cooldown
 from dwcp_replica.core.epochs.directory import OUTSIDERS, Directory
 from dwcp_replica.core.epochs.line import RECORDS_MAX, Line
 from dwcp_replica.core.epochs.mute import Muteness
-from dwcp_replica.core.epochs.triggers import PROTOCOLS
+from dwcp_replica.core.epochs.triggers import PROTOCOLS, switch_fault
 from dwcp_replica.core.quorum import quorum
 from dwcp_replica.core.state import EARLY_MAX, Core
 
 FETCH_AGAIN_MS: Final = 500
+READY_AGAIN_BEATS: Final = 10
+"""READY is repeated to a member no more often: two that have heard enough must not chatter."""
 RECORD_BYTES: Final = 4096
 """About what a record with its certificate takes in a frame, for a peer's allowance."""
 
@@ -257,7 +259,16 @@ class Keeper:
         if not core.membership.signed(message.member, signed, message.sig):
             return core.refuse(sender, message, "signature")
         self.ready.add(message.member)
+        self._say_again(core, sender)
         return self._count_ready(core)
+
+    def _say_again(self, core: Core, sender: int) -> None:
+        """One that still says READY has not heard enough of the others, who have stopped."""
+        again_ms = READY_AGAIN_BEATS * peers.heartbeat_every_ms(core)
+        told_ms = self._told.get(sender, -again_ms)
+        if self.retired and self.my_ready is not None and core.now_ms - told_ms >= again_ms:
+            self._told[sender] = core.now_ms
+            core.send(sender, self.my_ready)
 
     def _count_ready(self, core: Core) -> None:
         if not self.retired and len(self.ready) >= core.q:
@@ -305,8 +316,8 @@ class Keeper:
     # --- SWITCH --------------------------------------------------------------------------------
 
     def order(self, core: Core, order: AdminSwitch) -> None:
-        """The admin's order names new members: they may fetch from now on, as learners."""
-        if order in core.ending.orders:
+        """A valid order of the admin names new members: they may fetch from now on, as learners."""
+        if order in core.ending.orders or switch_fault(core.membership, order) is None:
             self.directory.know(order.members)
 
     def look_for_switch(self, core: Core) -> None:

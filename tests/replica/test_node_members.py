@@ -1,0 +1,134 @@
+"""Members of running replicas come and go: invited, learning, swapped in, removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dwcp.epochs import Invitation, sign_anchor
+from dwcp.identity import Ed25519Signer
+from dwcp.wire.records import Member
+from replica.harness import Http, Place, RawClient, Tasks
+from replica.waiting import in_loop
+
+
+async def reach(http: Http, places: Sequence[Place], epoch: int) -> None:
+    """Wait until these replicas are members of this epoch, or a later one, and vote."""
+    for place in places:
+
+        async def is_there(p: Place = place) -> bool:
+            return await http.is_ready(p) and (await http.status(p))["epoch"] >= epoch
+
+        await http.eventually(is_there, what=f"{place.name} votes in epoch {epoch}")
+
+
+async def catch_up(http: Http, place: Place, index: int) -> None:
+    """Wait until a learner has executed so much."""
+
+    async def is_there() -> bool:
+        status = await http.status(place)
+        return bool(status["role"] == "learner" and status["appliedIndex"] >= index)
+
+    await http.eventually(is_there, what=f"{place.name} has learned up to {index}")
+
+
+async def is_removed(http: Http, place: Place) -> bool:
+    return bool((await http.status(place))["phase"] == "Removed")
+
+
+async def swap(
+    cluster: Tasks, client: RawClient, before: Sequence[Place], members: Sequence[Member]
+) -> int:
+    """Bring the order for these members to those before, who stay but for the first few."""
+    epoch = client.records.current.epoch + 1
+    order = cluster.operator.order(client.records, members)
+    await cluster.operator.post(before, "orders", order)
+    await reach(cluster.http, before[3:], epoch)
+    assert await client.follow(cluster.http, before[-1]) == epoch
+    assert client.records.current.members == tuple(members)
+    return epoch
+
+
+@in_loop
+async def test_a_member_is_replaced_and_the_old_one_says_so(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        client = await cluster.bootstrap()
+        http, places, operator = cluster.http, cluster.places, cluster.operator
+        for n in range(25):
+            client.agreed(await http.post_all(places, client.put(b"k%d" % n, b"v")))
+        place, member = await cluster.invite(client.records)
+        members = (member, *client.records.current.members[1:])
+        order = operator.order(client.records, members)
+        await operator.post(places, "learners", order)
+        await catch_up(http, place, 26)
+        assert client.records.current.epoch == 0, "learning switches nothing"
+        said = await http.status(places[1])
+        assert {p["name"]: p["role"] for p in said["peers"]}["test-4"] == "learner"
+        epoch = await swap(cluster, client, places, members)
+        new = [place, *places[1:]]
+        await reach(http, new, epoch)
+        client.agreed(await http.post_all(new, client.put(b"after", b"v")))
+        await http.eventually(lambda: is_removed(http, places[0]), what="test-0 says it is removed")
+        assert not (places[0].data / "identity.key").exists()
+        assert "epoch 1 is without" in (await http.status(places[0]))["reason"]
+        for one in new:
+            await cluster.stop(one)
+        for one in new:
+            cluster.start(one)
+        await reach(http, new, epoch)
+        client.agreed(await http.post_all(new, client.put(b"after a restart", b"v")))
+
+
+@in_loop
+async def test_four_become_seven_and_four_again(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        client = await cluster.bootstrap()
+        http, places = cluster.http, cluster.places
+        client.agreed(await http.post_all(places, client.put(b"k", b"1")))
+        invited = [await cluster.invite(client.records) for _ in range(3)]
+        more = [place for place, _ in invited]
+        members = (*client.records.current.members, *(member for _, member in invited))
+        order = cluster.operator.order(client.records, members)
+        await cluster.operator.post(places, "learners", order)
+        for place in more:
+            await catch_up(http, place, 2)
+        epoch = await swap(cluster, client, places, members)
+        await reach(http, [*places, *more], epoch)
+        client.agreed(await http.post_all([*places, *more], client.put(b"k", b"2")))
+        gone, left = [more[0], *places[:2]], [*places[2:], *more[1:]]
+        fewer = tuple(m for m in members if m.name in {p.name for p in left})
+        epoch = await swap(cluster, client, [*gone, *left], fewer)
+        await reach(http, left, epoch)
+        client.agreed(await http.post_all(left, client.put(b"k", b"3")))
+        for one in gone:
+            await http.eventually(lambda p=one: is_removed(http, p), what=f"{one.name} is out")
+
+
+@pytest.mark.parametrize("case", ["mac", "garbage", "unsigned", "anchor", "name"])
+@in_loop
+async def test_a_wrong_invitation_is_refused_and_changes_nothing(tmp_path: Path, case: str) -> None:
+    async with Tasks(tmp_path) as cluster:
+        client = await cluster.bootstrap()
+        place = Place.make(tmp_path, 4 if case != "name" else 9)
+        if case == "name":
+            place.name = "test-2"
+        cluster.start(place)
+        await cluster.http.eventually(lambda: cluster.http.is_up(place), what=place.name)
+        genesis = cluster.genesis
+        signer = Ed25519Signer.generate() if case == "anchor" else cluster.operator.admin
+        anchor = sign_anchor(genesis.record, genesis.record, signer)
+        if case == "unsigned":
+            genesis = msgspec.structs.replace(genesis, member_sigs=(b"",) * 4)
+        body = msgspec.msgpack.encode(Invitation(genesis, (), anchor))
+        if case == "garbage":
+            body = b"\xc1"
+        if case == "mac":
+            place.token_file.write_text("another\n")
+        code, answer = await cluster.operator.offer_invitation(place, body)
+        assert code == {"mac": 403, "garbage": 400}.get(case, 409), answer
+        assert (await cluster.http.status(place))["phase"] == "Waiting"
+        assert not (place.data / "genesis.msgpack").exists()
+        assert client.records.current.epoch == 0
