@@ -70,6 +70,7 @@ generate: setup-dev ## write generated files (CRDs, reference pages, traces, lat
 	@cp crds/dwcpclusters.yaml charts/dwcp-crds/files/dwcpclusters.yaml
 	@$(BIN)/python -m dwcp_operator.chart > charts/dwcp-cluster/values.schema.json
 	@$(BIN)/python -m dwcp_operator.reference > docs/reference/dwcpcluster.md
+	@$(BIN)/python -m grpc_tools.protoc -I client --python_out=client --pyi_out=client client/dwcp/gateway/proto/*.proto
 	@$(BIN)/pytest -q tests/replica/core/test_traces.py --rewrite
 	@$(BIN)/dwcp sim latency --write docs
 

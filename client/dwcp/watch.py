@@ -99,6 +99,11 @@ class Watch:
             self._watches.pause(self._number, paused=False)
         return news
 
+    def hurry(self) -> None:
+        """Have the replicas say at once how far they are, even if nothing has happened."""
+        if self._number is not None:
+            self._watches.hurry(self._number)
+
     def take(self, delivery: Delivery) -> bool:
         """Queue news; True when no more should be pulled for now."""
         if delivery.events or self._progress:
@@ -157,6 +162,11 @@ class Watches:
     def pause(self, number: int, *, paused: bool) -> None:
         """Pull no further, or go on."""
         self.core.pause(number, paused=paused)
+        self._obey(self.core.poll())
+
+    def hurry(self, number: int) -> None:
+        """Ask how far the history has come."""
+        self.core.hurry(number)
         self._obey(self.core.poll())
 
     def changed(self, member: int, *, up: bool) -> None:

@@ -93,6 +93,7 @@ class _Claims:
 
     after: Place
     asked: bytes | None = None
+    prompt: bool = False
     told: deque[Told] = field(default_factory=deque)
     part: list[WatchEvent] = field(default_factory=list)
     part_bytes: int = 0
@@ -124,6 +125,8 @@ class _Watch:
     delivered: int
     claims: dict[int, _Claims]
     paused: bool = False
+    heard: set[int] | None = None
+    """The members that answered since the history's place was asked for; None: it was not."""
 
 
 class WatchCore:
@@ -181,6 +184,16 @@ class WatchCore:
             watch.paused = paused
             self._pull_all(watch)
 
+    def hurry(self, number: int) -> None:
+        """Ask how far the history has come: news follow, even if they are none."""
+        watch = self._watches.get(number)
+        if watch is None:
+            return
+        watch.heard = set()
+        for member in sorted(self._connected):
+            self._forget(member, watch.claims[member])
+            self._pull(watch, member, prompt=True)
+
     def connected(self, member: int) -> None:
         """A member can be asked: every watch goes on with it from where the watch stands."""
         self._connected.add(member)
@@ -222,6 +235,8 @@ class WatchCore:
         else:
             claims = watch.claims[member]
             self._forget(member, claims)
+            if claims.prompt and watch.heard is not None:
+                watch.heard.add(member)
             self._take(watch, member, claims, message)
             self._decide(watch)
             if watch.number in self._watches:
@@ -238,7 +253,7 @@ class WatchCore:
         for member in sorted(self._connected):
             self._pull(watch, member)
 
-    def _pull(self, watch: _Watch, member: int) -> None:
+    def _pull(self, watch: _Watch, member: int, *, prompt: bool = False) -> None:
         claims = watch.claims[member]
         if claims.asked is None and claims.whole < watch.delivered and not claims.part:
             claims.after = (watch.delivered, LAST)  # nobody needs what it would tell below that
@@ -254,9 +269,10 @@ class WatchCore:
         ):
             return
         pull = Pull(
-            watch.number, watch.key, watch.range_end, claims.after, watch.filters, watch.prev_kv
-        )
-        claims.asked = pull.digest()
+            watch.number, watch.key, watch.range_end, claims.after, watch.filters, watch.prev_kv,
+            prompt,
+        )  # fmt: skip
+        claims.asked, claims.prompt = pull.digest(), prompt
         self._asked[member, claims.asked] = watch
         self._out.send.append((member, pull))
 
@@ -345,7 +361,10 @@ class WatchCore:
             watch.delivered = began = revision
             self._out.news.append(Delivery(watch.number, revision, decode_events(data)))
             self._settle(watch, revision, data)
-        if watch.delivered > began:
+        hurried = watch.heard is not None and len(watch.heard - self.lies.keys()) >= self._needed
+        if hurried:
+            watch.heard = None
+        if watch.delivered > began or hurried:
             self._out.news.append(Delivery(watch.number, watch.delivered))
         self._check_compacted(watch)
 

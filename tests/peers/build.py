@@ -15,6 +15,7 @@ TARGETS = {
     "etcd": (
         "go.etcd.io/etcd/server/v3",
         "go.etcd.io/etcd/etcdctl/v3",
+        "go.etcd.io/etcd/etcdutl/v3",
         "go.etcd.io/etcd/v3/tools/benchmark",
     ),
     "cometbft": ("github.com/cometbft/cometbft/cmd/cometbft",),

@@ -1,4 +1,4 @@
-"""`dwcp gateway`: etcd's JSON API for those who can not verify replies themselves."""
+"""`dwcp gateway`: etcd's API for those who can not verify replies themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import click
 
 EXIT_NO_CLUSTER: Final = 3
 EXIT_ADDRESS: Final = 4
-_SHUTDOWN_S: Final = 2.0
 
 
 class _Address(click.ParamType[tuple[str, int]]):
@@ -46,6 +45,20 @@ class _Address(click.ParamType[tuple[str, int]]):
     help="Where to listen. Whoever reaches it acts as the client: keep it on a loopback.",
 )
 @click.option(
+    "--grpc",
+    "listen_grpc",
+    type=_Address(),
+    default="127.0.0.1:2389",
+    show_default=True,
+    help="Where to listen for gRPC, as etcdctl speaks it.",
+)
+@click.option(
+    "--advertise",
+    metavar="URL",
+    default="",
+    help="Where users reach the gRPC port; without it, the address it listens on.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0.001, max=600),
@@ -54,28 +67,37 @@ class _Address(click.ParamType[tuple[str, int]]):
     metavar="SECONDS",
     help="How long a request may take.",
 )
-def gateway(data_dir: Path, listen: tuple[str, int], timeout_s: float) -> None:
-    """Serve etcd's v3 JSON API, verified: what is answered, enough replicas have signed."""
+def gateway(
+    data_dir: Path, listen: tuple[str, int], listen_grpc: tuple[str, int], advertise: str,
+    timeout_s: float,
+) -> None:  # fmt: skip
+    """Serve etcd's v3 API, JSON and gRPC: what it answers, enough replicas have signed."""
     import uvloop
 
     from dwcp import errors
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(data_dir, listen, int(timeout_s * 1000)))
+            runner.run(_serve(data_dir, listen, listen_grpc, advertise, int(timeout_s * 1000)))
     except errors.BadCluster as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_NO_CLUSTER)
     except OSError as error:
-        host, port = listen
-        click.echo(f"Error: can not listen on {host}:{port}: {error.strerror}", err=True)
+        both = " or ".join(f"{host}:{port}" for host, port in (listen, listen_grpc))
+        click.echo(f"Error: can not listen on {both}: {error.strerror}", err=True)
         sys.exit(EXIT_ADDRESS)
 
 
-async def _serve(data_dir: Path, listen: tuple[str, int], timeout_ms: int) -> None:
+async def _serve(
+    data_dir: Path, listen: tuple[str, int], listen_grpc: tuple[str, int], advertise: str,
+    timeout_ms: int,
+) -> None:  # fmt: skip
     from aiohttp import web
 
     from dwcp.client import CLIENT_KEY_FILE, Client
+    from dwcp.gateway.desk import Desk
+    from dwcp.gateway.metrics import GatewayMetrics
+    from dwcp.gateway.rpc import RpcServer
     from dwcp.gateway.server import Gateway
     from dwcp.identity import Ed25519Signer
 
@@ -84,13 +106,18 @@ async def _serve(data_dir: Path, listen: tuple[str, int], timeout_ms: int) -> No
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with Client.from_directory(data_dir) as client:
         key = Ed25519Signer.load(data_dir / CLIENT_KEY_FILE).public_key
-        app = Gateway(client, key, timeout_ms).application()
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        desk, metrics = Desk(client, key, timeout_ms), GatewayMetrics()
+        rpc = RpcServer(desk, metrics)
+        runner = Gateway(desk, metrics).runner()
         await runner.setup()
         try:
             await web.TCPSite(runner, *listen).start()
             (host, port, *_) = runner.addresses[0]
+            rpc_port = await rpc.start(*listen_grpc)
+            desk.address = advertise or f"http://{listen_grpc[0]}:{rpc_port}"
             click.echo(f"etcd's JSON API on http://{host}:{port}/v3")
+            click.echo(f"etcd's gRPC API on {listen_grpc[0]}:{rpc_port}")
             await stop.wait()
         finally:
+            await rpc.stop()
             await runner.cleanup()

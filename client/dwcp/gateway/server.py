@@ -1,7 +1,7 @@
 """HTTP for the gateway: etcd's paths, its errors and codes, health and metrics.
 
     POST /v3/kv/range|put|deleterange|txn|compaction      etcd's JSON
-    POST /v3/maintenance/status                            revision, sizes, version
+    POST /v3/watch, /v3/lease/..., /v3/lock/..., and all the others of services.py
     GET  /health, /version, /metrics
 
 Each request is one operation of the client, which folds those that wait into signed envelopes.
@@ -11,41 +11,43 @@ opens it, so what comes with an Origin is refused, and no CORS header is ever se
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from google.protobuf.message import Message
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from dwcp import errors
-from dwcp.client import Client
-from dwcp.gateway.shapes import Json, ShapeError, decode_json, request_of, response_of
-from dwcp.results import Header
+from dwcp.gateway.desk import ETCD_VERSION, UNIMPLEMENTED, Desk, code_of
+from dwcp.gateway.metrics import GatewayMetrics
+from dwcp.gateway.services import METHODS, PATHS, STREAMS, UNARY
+from dwcp.gateway.shapes import (
+    Json,
+    decode_json,
+    decode_many,
+    json_of,
+    message_of,
+    request_of,
+    response_of,
+)
 from dwcp.wire.envelope import MAX_ENVELOPE_BYTES
 from dwcp.wire.operations import (
     CompactionRequest,
     DeleteRangeRequest,
-    Failure,
-    Operation,
     PutRequest,
     RangeRequest,
-    StatusRequest,
-    StatusResponse,
     TxnRequest,
 )
 
-ETCD_VERSION: Final = "3.6.0"
-"""What the API is like; clients look whether it is 3.5.13 or newer."""
 BODY_BYTES_MAX: Final = 2 * MAX_ENVELOPE_BYTES
 """Base64 and names around what fits an envelope."""
 HEALTH_TIMEOUT_MS: Final = 3000
-OUT_OF_TIME: Final = 4
-UNIMPLEMENTED: Final = 12
-UNAVAILABLE: Final = 14
+SHUTDOWN_S: Final = 2.0
 NOT_FOUND: Final = 5
 HTTP_STATUS: Final = {
     1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400,
@@ -59,56 +61,30 @@ OPERATIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "/v3/kv/txn": TxnRequest,
     "/v3/kv/compaction": CompactionRequest,
 }
-_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class GatewayMetrics:
-    """On a registry of their own; labels are paths that exist and codes."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "dwcp_gateway_requests", "Requests answered.", ("path", "code"), registry=self.registry
-        )
-        self.seconds = Histogram(
-            "dwcp_gateway_seconds", "From a request's arrival to its answer.", ("path",),
-            buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
-        self.liars = Gauge(
-            "dwcp_gateway_liars", "Replicas proven to have lied to it.", registry=self.registry
-        )
-        self.connected = Gauge(
-            "dwcp_gateway_replicas_connected", "Replicas it is connected to.",
-            registry=self.registry,
-        )  # fmt: skip
-        self.refused = Gauge(
-            "dwcp_gateway_replies_refused", "What replicas sent that did not count, by reason.",
-            ("reason",), registry=self.registry,
-        )  # fmt: skip
-        self.reads = Gauge(
-            "dwcp_gateway_reads", "Reads that were to skip the log, by how they ended.",
-            ("ended",), registry=self.registry,
-        )  # fmt: skip
-
-
 class Gateway:
-    """The application; `client` is running. `timeout_ms` is how long a request may take."""
+    """The application, over a running client's desk."""
 
-    def __init__(self, client: Client, public_key: bytes, timeout_ms: int) -> None:
-        self.metrics = GatewayMetrics()
-        self._client = client
-        self._timeout_ms = timeout_ms
-        # etcd's ids are numbers of 64 bits
-        self._member_id = int.from_bytes(hashlib.sha256(public_key).digest()[:8], "big")
+    def __init__(self, desk: Desk, metrics: GatewayMetrics) -> None:
+        self._desk = desk
+        self._metrics = metrics
 
-    def application(self) -> web.Application:
-        """What aiohttp serves."""
+    def runner(self) -> web.AppRunner:
+        """What aiohttp runs: a handler ends with its caller, or a watch would go on for nobody."""
+        return web.AppRunner(
+            self._application(), access_log=None, handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_S,
+        )  # fmt: skip
+
+    def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._middleware], client_max_size=BODY_BYTES_MAX)
         for path in OPERATIONS:
             app.router.add_post(path, self._operate)
-        app.router.add_post("/v3/maintenance/status", self._status)
+        for path, name in PATHS.items():
+            app.router.add_post(path, self._call if name in UNARY else self._stream)
         app.router.add_get("/health", self._health)
         app.router.add_get("/version", self._version)
         app.router.add_get("/metrics", self._show_metrics)
@@ -117,31 +93,41 @@ class Gateway:
     # --- handlers ------------------------------------------------------------------------------
 
     async def _operate(self, request: web.Request) -> web.Response:
+        """One of the operations on keys."""
         found = decode_json(await request.read())
         operation: Any = request_of(OPERATIONS[request.path], found)
-        header, result = await self._ask(operation)
-        return _json({"header": self._header(header), **response_of(result, header.revision)})
+        result: Any
+        header, result = await self._desk.ask(operation, object)
+        shown = json_of(self._desk.header(header.revision))
+        return _json({"header": shown, **response_of(result, header.revision)})
 
-    async def _status(self, request: web.Request) -> web.Response:
-        decode_json(await request.read())
-        try:
-            header, result = await self._ask(StatusRequest())
-        except errors.Refused as refused:
-            if refused.code != UNIMPLEMENTED:
-                raise
-            header, result = await self._ask(RangeRequest(b"\0", count_only=True))
-        shown: Json = {"header": self._header(header), "version": ETCD_VERSION}
-        if isinstance(result, StatusResponse):
-            shown |= {"dbSize": str(result.db_size), "dbSizeInUse": str(result.db_size)}
-            shown |= {"dbSizeQuota": str(result.quota_bytes)}
-        shown |= {"leader": str(self._member_id), "raftIndex": str(header.index)}
-        shown |= {"raftTerm": "1", "raftAppliedIndex": str(header.index)}
-        return _json(shown)
+    async def _call(self, request: web.Request) -> web.Response:
+        """Any other method of one answer."""
+        name = PATHS[request.path]
+        message = message_of(METHODS[name].request, decode_json(await request.read()))
+        return _json(json_of(await UNARY[name][0](self._desk, message)))
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """A method that streams: a line of JSON for each answer, until the caller leaves."""
+        name = PATHS[request.path]
+        kind = METHODS[name].request
+        bodies = decode_many(await request.read())
+        function = STREAMS[name][0]
+        messages = [message_of(kind, body) for body in bodies]
+        async with aclosing(function(self._desk, _each(messages))) as answers:
+            first = await anext(answers, None)
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await response.prepare(request)
+            if first is not None:
+                await response.write(_line({"result": json_of(first)}))
+                await _write_rest(response, answers)
+            await response.write_eof()
+        return response
 
     async def _health(self, request: web.Request) -> web.Response:
         old = request.query.get("serializable") == "true"
         try:
-            await self._client.range(
+            await self._desk.client.range(
                 b"health", count_only=True, serializable=old, timeout_ms=HEALTH_TIMEOUT_MS
             )
         except errors.DWCPError as error:
@@ -152,33 +138,11 @@ class Gateway:
         return _json({"etcdserver": ETCD_VERSION, "etcdcluster": ETCD_VERSION})
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
-        metrics, client = self.metrics, self._client
-        metrics.liars.set(len(client.liars))
-        metrics.connected.set(sum(client.connected.values()))
-        for reason, count in client.refused.items():
-            metrics.refused.labels(reason).set(count)
-        for ended, count in client.reads.items():
-            metrics.reads.labels(ended).set(count)
-        text = generate_latest(metrics.registry)
+        self._metrics.look(self._desk.client)
+        text = generate_latest(self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     # --- inside --------------------------------------------------------------------------------
-
-    async def _ask(self, operation: Operation) -> tuple[Header, Any]:
-        """One operation's result. Raises errors.DWCPError."""
-        done = await self._client.execute(operation, timeout_ms=self._timeout_ms)
-        (result,) = done.results
-        if isinstance(result, Failure):
-            raise errors.Refused(result.code, result.message)
-        return done.header, result
-
-    def _header(self, header: Header) -> Json:
-        return {
-            "cluster_id": str(int.from_bytes(header.cluster_id[:8], "big")),
-            "member_id": str(self._member_id),
-            "revision": str(header.revision),
-            "raft_term": "1",
-        }
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -192,8 +156,7 @@ class Gateway:
             )
         else:
             response = await _guarded(request, handler)
-        self.metrics.requests.labels(path, str(response.status)).inc()
-        self.metrics.seconds.labels(path).observe(time.monotonic() - began_s)
+        self._metrics.answered(path, str(response.status), began_s)
         return response
 
 
@@ -201,22 +164,39 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     """The handler's answer, or the error that it ended with, in etcd's form."""
     try:
         return await handler(request)
-    except ShapeError as error:
-        return _error(error.code, str(error))
-    except errors.Refused as error:
-        return _error(error.code, str(error))
-    except errors.Busy as error:
-        return _error(errors.RESOURCE_EXHAUSTED, f"etcdserver: too many requests: {error}")
-    except (errors.TimedOut, errors.NotEnoughReplies) as error:
-        return _error(UNAVAILABLE, f"etcdserver: request timed out: {error}")
-    except errors.DWCPError as error:
-        return _error(UNAVAILABLE, str(error))
     except web.HTTPRequestEntityTooLarge:
         return _error(errors.INVALID_ARGUMENT, "etcdserver: request is too large")
     except web.HTTPException as error:
         code = NOT_FOUND if error.status == 404 else UNIMPLEMENTED
         message = f"{request.method} {request.path}: {error.reason}"
         return _error(code, message, error.status, error.headers.get("Allow"))
+    except Exception as error:
+        failure = code_of(error)
+        if failure is None:
+            raise
+        return _error(*failure)
+
+
+async def _each(messages: list[Message]) -> AsyncIterator[Message]:
+    for message in messages:
+        yield message
+
+
+async def _write_rest(response: web.StreamResponse, answers: AsyncGenerator[Message, None]) -> None:
+    """The answers after the first; an error among them is the last line."""
+    try:
+        async for answer in answers:
+            await response.write(_line({"result": json_of(answer)}))
+    except Exception as error:
+        failure = code_of(error)
+        if failure is None:
+            raise
+        code, message = failure
+        await response.write(_line({"error": {"code": code, "message": message}}))
+
+
+def _line(body: Json) -> bytes:
+    return msgspec.json.encode(body) + b"\n"
 
 
 def _json(body: Json, status: int = 200) -> web.Response:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from dwcp.errors import INVALID_ARGUMENT
 from dwcp.wire.operations import (
@@ -33,6 +36,8 @@ from dwcp.wire.operations import (
 
 Json = dict[str, Any]
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
+_Message = TypeVar("_Message", bound=Message)
+_decoder: Final = json.JSONDecoder()
 
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
@@ -63,6 +68,40 @@ def decode_json(body: bytes) -> Json:
     if not isinstance(found, dict):
         raise ShapeError("the body is not a JSON object")
     return found
+
+
+def decode_many(body: bytes) -> list[Json]:
+    """JSON objects that stand one after the other; an empty body is an empty one.
+
+    Raises ShapeError.
+    """
+    text = body.decode("utf-8", errors="replace").strip()
+    found: list[Json] = []
+    at = 0
+    while at < len(text):
+        try:
+            one, at = _decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise ShapeError(f"the body is not JSON: {error}") from None
+        if not isinstance(one, dict):
+            raise ShapeError("the body is not of JSON objects")
+        found.append(one)
+        while at < len(text) and text[at].isspace():
+            at += 1
+    return found or [{}]
+
+
+def message_of(kind: type[_Message], found: Json) -> _Message:
+    """The message that the JSON describes. Raises ShapeError."""
+    try:
+        return json_format.ParseDict(found, kind(), ignore_unknown_fields=True)
+    except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
+        raise ShapeError(f"the body is no {kind.__name__}: {error}") from None
+
+
+def json_of(message: Message) -> Json:
+    """The JSON of a message: what has its default value is left out."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
 
 
 def request_of(kind: type[_Struct], found: Json) -> _Struct:

@@ -41,7 +41,8 @@ class WatchEvent(Struct, frozen=True, array_like=True):
 class Pull(Struct, frozen=True, array_like=True, tag="pull"):
     """What happened to the keys in [key, range_end) after a place? As in a RangeRequest.
 
-    `watch` tells a client's watches apart, and is part of the question's name.
+    `watch` tells a client's watches apart, and is part of the question's name; a replica keeps the
+    newest pull of a watch. `prompt`: answer at once, even with nothing.
     """
 
     watch: Count
@@ -50,6 +51,7 @@ class Pull(Struct, frozen=True, array_like=True, tag="pull"):
     after: Place
     filters: tuple[Filter, ...] = ()
     prev_kv: bool = False
+    prompt: bool = False
 
     def digest(self) -> bytes:
         """Names the question."""

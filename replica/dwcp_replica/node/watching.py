@@ -56,7 +56,7 @@ class WatchRoom:
         self._store = store
         self._sign = sign
         self._deny = deny
-        self._waiting: dict[tuple[Answering, bytes], _Waiting] = {}
+        self._waiting: dict[tuple[Answering, int], _Waiting] = {}
         self._held: Counter[bytes] = Counter()
         self._seen_revision = self._told_revision = store.revision
         self._arrived: list[_Waiting] = []
@@ -66,9 +66,9 @@ class WatchRoom:
         return len(self._waiting)
 
     def enter(self, client: bytes, pull: Pull, answer: Answering) -> bool:
-        """Take a pull in; False when there are too many. The same one again replaces itself."""
+        """Take a pull in; False when there are too many. A watch's newer one replaces its older."""
         request = pull.digest()
-        place = (answer, request)
+        place = (answer, pull.watch)
         if place not in self._waiting and (
             len(self._waiting) >= PULLS_MAX or self._held[client] >= PULLS_PER_CLIENT_MAX
         ):
@@ -168,7 +168,7 @@ class WatchRoom:
                 return
 
     def _is_here(self, waiting: _Waiting) -> bool:
-        return self._waiting.get((waiting.answer, waiting.request)) is waiting
+        return self._waiting.get((waiting.answer, waiting.pull.watch)) is waiting
 
     def _answer(self, waiting: _Waiting) -> None:
         """Answer a pull, unless nothing is there for it and it has only begun to wait."""
@@ -177,7 +177,7 @@ class WatchRoom:
         pull = waiting.pull
         access = self._store.key_store.access
         if not access.may_read(waiting.client, pull.key, pull.range_end):
-            self._drop((waiting.answer, waiting.request))
+            self._drop((waiting.answer, waiting.pull.watch))
             waiting.answer(self._deny(waiting.request))
             return
         seen = look(
@@ -188,14 +188,14 @@ class WatchRoom:
             quiet=waiting.quiet,
         )
         is_whole = seen.upto[1] == LAST
-        is_young = time.monotonic() - waiting.since_s < PROGRESS_S
+        is_young = not pull.prompt and time.monotonic() - waiting.since_s < PROGRESS_S
         if not seen.events and is_whole and is_young and not seen.compact_revision:
             waiting.quiet = seen.upto
             return
-        self._drop((waiting.answer, waiting.request))
+        self._drop((waiting.answer, waiting.pull.watch))
         waiting.answer(self._sign(waiting.request, seen, encode_events(seen.events)))
 
-    def _drop(self, place: tuple[Answering, bytes]) -> None:
+    def _drop(self, place: tuple[Answering, int]) -> None:
         waiting = self._waiting.pop(place, None)
         if waiting is not None:
             self._held[waiting.client] -= 1

@@ -42,6 +42,8 @@ async def start(directory: Path, port: int) -> asyncio.subprocess.Process:
         str(directory),
         "--listen",
         f"127.0.0.1:{port}",
+        "--grpc",
+        "127.0.0.1:0",
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONDEVMODE": "1", "PYTHONUNBUFFERED": "1"},
     )

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
+from client.gateway.running import running
 from client.loopback import Loopback, altered
 from dwcp.client import Client
-from dwcp.gateway.server import BODY_BYTES_MAX, Gateway
-from dwcp.waiting import Limits
+from dwcp.gateway.server import BODY_BYTES_MAX
 from replica.waiting import until
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -79,19 +77,11 @@ class Caller:
 
 @asynccontextmanager
 async def gateway(*, fast_reads: bool = False) -> AsyncIterator[Caller]:
-    loopback = Loopback(time.time_ns() // 1_000_000, fast_reads=fast_reads)
-    async with loopback:
-        key = loopback.members.client
-        limits = Limits(retry_ms=200)
-        async with Client.connect(loopback.members.genesis, key, limits=limits) as client:
-            app = Gateway(client, key.public_key, timeout_ms=2000).application()
-            runner = web.AppRunner(app, access_log=None)
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            async with aiohttp.ClientSession(base) as http:
-                yield Caller(http, loopback, client)
-            await runner.cleanup()
+    async with (
+        running(fast_reads=fast_reads) as found,
+        aiohttp.ClientSession(found.url) as http,
+    ):
+        yield Caller(http, found.loopback, found.client)
 
 
 def with_gateway(
