@@ -197,7 +197,8 @@ def _adoption_rule() -> Schema:
     """Adopted volumes are those of this cluster's members; their numbers cost too much here."""
     return {
         "rule": (
-            "!has(self.spec.bootstrap) || self.spec.bootstrap.adopt.volumes.all(v, "
+            "!has(self.spec.bootstrap) || !has(self.spec.bootstrap.adopt) || "
+            "self.spec.bootstrap.adopt.volumes.all(v, "
             "v.member.startsWith(self.metadata.name))"
         ),
         "message": (
@@ -235,8 +236,16 @@ def _spec_rules() -> Iterator[Schema]:
         "reason": "FieldValueInvalid",
     }
     yield {
-        "rule": "!has(self.bootstrap) || size(self.bootstrap.adopt.volumes) == self.replicas",
+        "rule": (
+            "!has(self.bootstrap) || !has(self.bootstrap.adopt) || "
+            "size(self.bootstrap.adopt.volumes) == self.replicas"
+        ),
         "message": "spec.bootstrap.adopt.volumes must name one volume for each replica",
+        "reason": "FieldValueInvalid",
+    }
+    yield {
+        "rule": ("!has(self.bootstrap) || has(self.bootstrap.adopt) != has(self.bootstrap.backup)"),
+        "message": f"spec.bootstrap {rules.ONE_BOOTSTRAP}",
         "reason": "FieldValueInvalid",
     }
     yield {

@@ -67,6 +67,11 @@ def _name(value: str) -> str:
     return value
 
 
+def _file(value: str) -> str:
+    refuse(rules.file_problem(value))
+    return value
+
+
 class Storage(Model):
     """The volume of each member."""
 
@@ -105,11 +110,38 @@ class Adopt(Model):
     """One volume for each member."""
 
 
-class Bootstrap(Model):
-    """How the cluster begins."""
+class BackupSource(Model):
+    """A backup that another cluster's members have signed for."""
 
-    adopt: Adopt
+    claim: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """PersistentVolumeClaim with the backup. Unused locally."""
+    file: Annotated[
+        str,
+        Field(min_length=1, max_length=512, json_schema_extra={"pattern": rules.FILE_PATTERN}),
+        AfterValidator(_file),
+    ]
+    """The backup's file: a path on the claim's volume, or on this machine."""
+    genesis_hash: Annotated[str, Field(pattern=rules.HASH_PATTERN)]
+    """Hash of the genesis of the cluster that the backup is of, as its status says: 64 hex digits.
+    The backup proves everything else itself."""
+    accepted_loss: Annotated[str, Field(max_length=1024)] = ""
+    """What may be lost, in your words, when the earlier cluster has lost its quorum for good; it
+    is kept in the genesis of this one."""
+
+
+class Bootstrap(Model):
+    """How the cluster begins: exactly one of the fields."""
+
+    adopt: Adopt | None = None
     """Begin from volumes that an earlier cluster of the same name left behind."""
+    backup: BackupSource | None = None
+    """Begin from the state in a backup, with new members and keys."""
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if (self.adopt is None) == (self.backup is None):
+            refuse(rules.ONE_BOOTSTRAP)
+        return self
 
 
 class ClusterSpec(Model):
@@ -175,12 +207,23 @@ class ClusterSpec(Model):
 
     @model_validator(mode="after")
     def _adopts_every_member(self) -> Self:
-        if self.bootstrap is not None and len(self.bootstrap.adopt.volumes) != self.replicas:
+        adopt = self.adopt
+        if adopt is not None and len(adopt.volumes) != self.replicas:
             refuse(
-                f"adopts {len(self.bootstrap.adopt.volumes)} volumes for {self.replicas} replicas:"
+                f"adopts {len(adopt.volumes)} volumes for {self.replicas} replicas:"
                 " name one volume for each member"
             )
         return self
+
+    @property
+    def adopt(self) -> Adopt | None:
+        """The volumes to begin from, if any."""
+        return None if self.bootstrap is None else self.bootstrap.adopt
+
+    @property
+    def restore(self) -> BackupSource | None:
+        """The backup to begin from, if any."""
+        return None if self.bootstrap is None else self.bootstrap.backup
 
     def manifest(self) -> dict[str, object]:
         """The spec as in a manifest: camelCase, defaults filled in, absent fields left out."""
@@ -315,9 +358,9 @@ class DWCPCluster(Model):
 
     @model_validator(mode="after")
     def _adopts_its_own_members(self) -> Self:
-        bootstrap = self.spec.bootstrap
-        if bootstrap is not None:
-            named = sorted(v.member for v in bootstrap.adopt.volumes)
+        adopt = self.spec.adopt
+        if adopt is not None:
+            named = sorted(v.member for v in adopt.volumes)
             if named != sorted(self.member_names):
                 refuse(rules.adoption_problem(self.metadata.name, self.spec.replicas))
         return self

@@ -31,6 +31,10 @@ SIZE_PATTERN: Final = "^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$"
 TIME_PATTERN: Final = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
 QUANTITY_PATTERN: Final = r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[munkMGTPE]|[eE][+-]?[0-9]+)?$"
 CLUSTER_ID_PATTERN: Final = "^[0-9a-f]{32}$"
+HASH_PATTERN: Final = "^[0-9a-f]{64}$"
+FILE_PATTERN: Final = "^[A-Za-z0-9_./-]+$"
+
+ONE_BOOTSTRAP: Final = "must name one way to begin: adopt, for volumes, or backup, for a backup"
 
 _UNITS: Final = {
     "": 1,
@@ -124,6 +128,13 @@ def time_problem(text: str) -> str | None:
     """Why this time of day does not do, or None."""
     if re.fullmatch(TIME_PATTERN, text) is None:
         return "is not a time of day: write hours and minutes in UTC, such as 02:00"
+    return None
+
+
+def file_problem(path: str) -> str | None:
+    """Why this is no file's path, or None."""
+    if re.fullmatch(FILE_PATTERN, path) is None or ".." in path.split("/"):
+        return "is not a path: use letters, digits, dots, hyphens and slashes, and never .."
     return None
 
 

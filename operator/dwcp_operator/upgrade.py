@@ -55,7 +55,7 @@ def desired(cluster: DWCPCluster, out: Rollout, now_ms: int) -> Desired:
     return Desired(
         cluster=cluster.metadata.name,
         members=cluster.member_names,
-        adopt=cluster.spec.bootstrap is not None,
+        adopt=cluster.spec.adopt is not None,
         revision=out.template.revision,
         rolling=Rolling(
             deadline_ms=upgrade.step_deadline_ms,

@@ -61,7 +61,8 @@ SPEC_PROBLEMS = {
     "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, trust, storage, image, "
     "resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
     "requestTimeout, fastReads, clients, bootstrap",
-    "bootstrap: {}": "spec.bootstrap.adopt is missing: write it",
+    "bootstrap: {}": "spec.bootstrap must name one way to begin: adopt, for volumes, or backup, "
+    "for a backup",
     "bootstrap: {adopt: {clusterId: 7a, volumes: []}}": "spec.bootstrap.adopt.clusterId=7a does "
     "not match ^[0-9a-f]{32}$: copy it from the old cluster's status",
     "resources: {limits: {memory: 1Gb}}": "spec.resources.limits.memory=1Gb is not a quantity: "

@@ -212,8 +212,12 @@ async def test_a_new_cluster_begins_from_a_backup_and_goes_on(taken: Taken, tmp_
     async with from_backup(tmp_path / "new", source, origin) as cluster:
         client = await cluster.bootstrap()
         assert await keys(cluster, client) == [b"k%03d" % n for n in range(25)]
-        await write(cluster, client, 25, 15)
         source.unlink()  # it is read once
+        begun = imported(await take(cluster, cluster.places[2]))  # no checkpoint yet
+        assert begun.origin is not None
+        assert begun.origin.genesis == client.records.genesis.hash()
+        assert begun.revision == 26
+        await write(cluster, client, 25, 15)
         place = cluster.places[0]
         await cluster.stop(place)
         cluster.start(place, token=False)

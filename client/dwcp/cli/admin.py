@@ -54,7 +54,7 @@ def admin() -> None:
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=30.0)
 def refresh(data_dir: Path, timeout_s: float) -> None:
     """Begin another epoch with the same members and protocol."""
-    genesis, signer = _genesis(data_dir), _admin_key(data_dir)
+    genesis, signer = genesis_of(data_dir), admin_key(data_dir)
     epoch = asyncio.run(_refresh(genesis, signer, timeout_s))
     if epoch is None:
         _fail(EXIT_NO_ANSWER, f"no epoch began within {timeout_s:g} s: check `dwcp status`")
@@ -65,7 +65,7 @@ def refresh(data_dir: Path, timeout_s: float) -> None:
 @_data
 def anchor(data_dir: Path) -> None:
     """Print the present record's hash, signed: whoever was away starts from it."""
-    genesis, signer = _genesis(data_dir), _admin_key(data_dir)
+    genesis, signer = genesis_of(data_dir), admin_key(data_dir)
     chain = asyncio.run(_newest(genesis))
     click.echo(msgspec.json.encode(sign_anchor(genesis, chain.current, signer)).decode())
 
@@ -76,7 +76,8 @@ def anchor(data_dir: Path) -> None:
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def verify_chain(data_dir: Path, file: Path | None, output: str) -> None:
     """Check every epoch record against the one before; no replica is trusted."""
-    genesis = _genesis(data_dir)
+    signed = signed_genesis(data_dir)
+    genesis = signed.record
     chain = asyncio.run(_newest(genesis))
     if file is not None:
         try:
@@ -88,6 +89,9 @@ def verify_chain(data_dir: Path, file: Path | None, output: str) -> None:
     else:
         click.echo(f"warning: {STOLEN_KEYS}", err=True)
     rows = [_row(record) for record in chain.records]
+    if signed.origin is not None:
+        rows[0] |= {"from": signed.origin.record.hex(), "entry": signed.origin.index}
+        rows[0] |= {"loss": signed.origin.loss} if signed.origin.loss else {}
     if output == "json":
         click.echo(msgspec.json.encode(rows).decode())
         return
@@ -111,7 +115,7 @@ async def _refresh(genesis: EpochRecord, signer: Ed25519Signer, timeout_s: float
     """Order it for whatever epoch is present, until a later one has begun."""
     ends_s = time.monotonic() + timeout_s
     async with aiohttp.ClientSession() as http:
-        chain = await _follow(http, genesis)
+        chain = await follow(http, genesis)
         before = chain.current.epoch
         while time.monotonic() < ends_s:
             record = chain.current
@@ -121,7 +125,7 @@ async def _refresh(genesis: EpochRecord, signer: Ed25519Signer, timeout_s: float
             for member in record.members:
                 await _call(http, "POST", member, "orders", body)
             await asyncio.sleep(AGAIN_S)
-            chain = await _follow(http, genesis)
+            chain = await follow(http, genesis)
             if chain.current.epoch > before:
                 return chain.current.epoch
     return None
@@ -129,10 +133,10 @@ async def _refresh(genesis: EpochRecord, signer: Ed25519Signer, timeout_s: float
 
 async def _newest(genesis: EpochRecord) -> RecordChain:
     async with aiohttp.ClientSession() as http:
-        return await _follow(http, genesis)
+        return await follow(http, genesis)
 
 
-async def _follow(http: aiohttp.ClientSession, genesis: EpochRecord) -> RecordChain:
+async def follow(http: aiohttp.ClientSession, genesis: EpochRecord) -> RecordChain:
     """All records that any member shows, each checked against the one before."""
     chain = RecordChain(genesis, Ed25519Verifier())
     answered = False
@@ -172,7 +176,13 @@ async def _call(
         return None
 
 
-def _genesis(data_dir: Path) -> EpochRecord:
+def genesis_of(data_dir: Path) -> EpochRecord:
+    """The genesis in a cluster's directory, checked; ends the command when there is none."""
+    return signed_genesis(data_dir).record
+
+
+def signed_genesis(data_dir: Path) -> SignedGenesis:
+    """As `genesis_of`, with its signatures and its origin."""
     try:
         signed = _decode_genesis((data_dir / "genesis.msgpack").read_bytes())
     except OSError:
@@ -181,10 +191,11 @@ def _genesis(data_dir: Path) -> EpochRecord:
         _fail(EXIT_NO_CLUSTER, f"the genesis in {data_dir} can not be read: {error}")
     if (problem := check_genesis(signed, Ed25519Verifier())) is not None:
         _fail(EXIT_BROKEN, problem)
-    return signed.record
+    return signed
 
 
-def _admin_key(data_dir: Path) -> Ed25519Signer:
+def admin_key(data_dir: Path) -> Ed25519Signer:
+    """The admin's key in a cluster's directory; ends the command when there is none."""
     try:
         return Ed25519Signer.load(data_dir / "admin.key")
     except KeyFileError as error:

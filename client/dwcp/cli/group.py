@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "gateway": Lazy("dwcp.cli.gateway", "gateway", "Serve etcd's JSON API, verified."),
     "admin": Lazy("dwcp.cli.admin", "admin", "Begin another epoch; sign an anchor."),
     "verify-chain": Lazy("dwcp.cli.admin", "verify_chain", "Check the chain of epoch records."),
+    "backup": Lazy("dwcp.cli.backup", "backup", "Take backups and check them."),
+    "recover": Lazy("dwcp.cli.recover", "recover", "Begin anew when a quorum is lost for good."),
     "evidence": Lazy("dwcp.cli.evidence", "evidence", "Show, export and check proofs of lies."),
     "predict": Lazy("dwcp.cli.predict", "predict", "Predict the latency of a cluster to be."),
     "demo": Lazy("dwcp.cli.demo", "demo", "Watch four replicas agree, one killed, one lying."),

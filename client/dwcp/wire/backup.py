@@ -32,7 +32,10 @@ _LENGTH_BYTES: Final = 4
 
 
 class BackupHead(Struct, frozen=True, array_like=True, tag="backup-head"):
-    """Where the backup comes from. Without a `checkpoint` the state before the entries is empty.
+    """Where the backup comes from.
+
+    Without a `checkpoint` the state before the entries is the one that the cluster began with:
+    empty, or what its genesis' origin names.
 
     `body` is that of the checkpoint's entry.
     """

@@ -146,8 +146,9 @@ class Origin(Struct, frozen=True, array_like=True):
     """Where a cluster took its first state from: the final entry of an earlier cluster.
 
     `genesis` and `record` are hashes of that cluster's genesis and of its record of `epoch`, the
-    newest that was shown; `entry` is the hash of its log's entry `index`. `loss` is empty, or what
-    the admin confirmed may be lost when a quorum was.
+    newest that was shown; `entry` is the hash of its log's entry `index`. `state` is the digest of
+    the state that the cluster begins with, but for its own genesis' hash in it, which is zero.
+    `loss` is empty, or what the admin confirmed may be lost when a quorum was.
     """
 
     genesis: Hash
@@ -155,6 +156,7 @@ class Origin(Struct, frozen=True, array_like=True):
     record: Hash
     index: Count
     entry: Hash
+    state: Hash
     loss: Annotated[str, Meta(max_length=1024)] = ""
 
     def hash(self) -> bytes:

@@ -112,7 +112,7 @@ class GenesisKeeper:
         subject = snapshot.subject
         keys = (subject.admin_secret, subject.client_keys_secret)
         missing = [name for name in keys if snapshot.find(SECRET, name) is None]
-        if missing and subject.cluster.spec.bootstrap is not None:
+        if missing and subject.cluster.spec.adopt is not None:
             raise KeeperError(
                 f"the Secret {missing[0]} is missing, which was kept with the volumes of cluster "
                 f"id {subject.cluster_id}: restore it, nobody else can read or write them"

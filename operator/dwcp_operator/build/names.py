@@ -46,8 +46,8 @@ class Subject:
 
         Taking the UID means that it can not be made twice, by two operators or after a crash.
         """
-        bootstrap = self.cluster.spec.bootstrap
-        return bootstrap.adopt.cluster_id if bootstrap is not None else self.uid.replace("-", "")
+        adopt = self.cluster.spec.adopt
+        return adopt.cluster_id if adopt is not None else self.uid.replace("-", "")
 
     # --- names -----------------------------------------------------------------------------
 
@@ -105,9 +105,9 @@ class Subject:
         It carries the cluster's id, so that a new cluster of the same name never finds itself
         on the volumes of an old one: taking those over is asked for by name.
         """
-        bootstrap = self.cluster.spec.bootstrap
-        if bootstrap is not None:
-            return next(v.claim for v in bootstrap.adopt.volumes if v.member == member)
+        adopt = self.cluster.spec.adopt
+        if adopt is not None:
+            return next(v.claim for v in adopt.volumes if v.member == member)
         return f"{member}-{self._tag}"
 
     def host(self, member: str) -> str:

@@ -16,6 +16,7 @@ from dwcp.wire.records import (
     EpochRecord,
     Identity,
     Member,
+    Origin,
     Parameters,
     SignedGenesis,
     check_genesis,
@@ -23,6 +24,7 @@ from dwcp.wire.records import (
     is_complete,
     start_hash,
 )
+from dwcp.wire.signing import ZERO_HASH
 from dwcp_operator import rules
 from dwcp_operator.local.errors import GenesisConflictError
 from dwcp_operator.local.files import write_once
@@ -33,6 +35,16 @@ from dwcp_operator.resources import DWCPCluster
 TOKEN_BYTES: Final = 32
 
 _decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
+_decode_origin: Callable[[bytes], Origin] = decoder_of(Origin)
+
+
+def _read_origin(layout: Layout) -> Origin | None:
+    try:
+        return _decode_origin(layout.origin.read_bytes())
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise GenesisConflictError(f"{layout.origin} is damaged ({error}): restore it") from None
 
 
 class GenesisKeeper:
@@ -43,6 +55,7 @@ class GenesisKeeper:
         self._cluster = cluster
         self._manifest = manifest
         self.signed: SignedGenesis | None = None
+        self._origin = _read_origin(layout)
         self._published = False
         self._load()
 
@@ -91,6 +104,7 @@ class GenesisKeeper:
             record=record,
             admin_sig=admin.sign(genesis_signing_bytes(record)),
             member_sigs=(b"",) * len(record.members),
+            origin=self._origin,
         )
         problem = check_genesis(signed, Ed25519Verifier())
         assert problem is None, f"made a genesis that does not hold: {problem}"
@@ -130,6 +144,7 @@ class GenesisKeeper:
             start_index=0,
             start_hash=start_hash(cluster_id),
             leader=0,
+            previous=ZERO_HASH if self._origin is None else self._origin.hash(),
         )
 
     def adopt(self, found: SignedGenesis) -> None:

@@ -23,6 +23,7 @@ from dwcp_operator.local.errors import (
     RefusedChangeError,
 )
 from dwcp_operator.local.files import replace_file, write_once
+from dwcp_operator.local.restore import origin_of
 from dwcp_operator.manifest import load_manifest
 from dwcp_operator.resources import API_VERSION, KIND, DWCPCluster
 
@@ -102,6 +103,16 @@ class Layout:
     def record(self) -> Path:
         """The genesis record with the admin's signature, before members have signed."""
         return self.root / "genesis-record.msgpack"
+
+    @property
+    def origin(self) -> Path:
+        """Where the cluster's first state came from, when it did not begin empty."""
+        return self.root / "origin.msgpack"
+
+    @property
+    def backup(self) -> Path:
+        """Holds the path of the backup that members take their first state from."""
+        return self.root / "backup-path"
 
     @property
     def genesis(self) -> Path:
@@ -220,7 +231,7 @@ def prepare(path: Path, wanted: DWCPCluster) -> tuple[Layout, Lock]:
     Raises AlreadyRunningError, RefusedChangeError, NotADataDirectoryError.
     """
     layout = Layout(path.absolute())
-    if wanted.spec.bootstrap is not None:
+    if wanted.spec.adopt is not None:
         raise RefusedChangeError(
             "spec.bootstrap.adopt takes over volumes on Kubernetes; a local cluster begins again "
             "where it was with `dwcp up --data` on its own directory"
@@ -246,7 +257,10 @@ def prepare(path: Path, wanted: DWCPCluster) -> tuple[Layout, Lock]:
 
 
 def _check_unused(path: Path) -> None:
-    known = {"supervisor.lock", "manifest.yaml"}
+    known = {
+        "supervisor.lock", "manifest.yaml", "backup-path", "origin.msgpack",
+        "admin.key", "client.key", "clients",
+    }  # fmt: skip
     if not path.is_dir() or any(p.name not in known for p in path.iterdir()):
         raise NotADataDirectoryError(
             f"{path} holds something else: name an empty or new directory with --data"
@@ -255,6 +269,11 @@ def _check_unused(path: Path) -> None:
 
 def _make(layout: Layout, wanted: DWCPCluster) -> None:
     names = wanted.member_names
+    source = wanted.spec.restore
+    if source is not None:
+        path, origin = origin_of(source)
+        replace_file(layout.backup, str(path).encode())
+        replace_file(layout.origin, msgspec.msgpack.encode(origin))
     chosen = ports.choose(2 * len(names))
     pairs = zip(names, chosen[: len(names)], chosen[len(names) :], strict=True)
     cluster = ClusterFile(

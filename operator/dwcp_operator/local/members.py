@@ -110,6 +110,8 @@ class Members:
         token = self._layout.token(member.name)
         if token.exists():
             command += ["--token-file", str(token)]
+        if self._layout.backup.exists():
+            command += ["--restore", self._layout.backup.read_text()]
         if strategy is not None:
             command += ["--test-strategy", strategy]
         track.process = MemberProcess.start(

@@ -19,8 +19,12 @@ from dwcp_replica.core.state import Core
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """See backup.BackupHead and BackupEnd; `certificate` proves the last of `entries`."""
+    """See backup.BackupHead and BackupEnd; `certificate` proves the last of `entries`.
 
+    `is_empty`: below the entries there is no state.
+    """
+
+    is_empty: bool
     checkpoint: Certificate | None
     body: bytes
     entries: tuple[Entry, ...]
@@ -38,20 +42,20 @@ def outline(core: Core, line: Line, saved: int) -> Outline | None:
     older = _run(line.history, saved, start)
     if older is None:
         return None
+    is_empty = checkpoint is None and core.genesis.previous == ZERO_HASH
     certificate = core.final_certificate
     top = 0 if certificate is None else certificate.header.index
     from_present = not core.waiting and start in (core.record.start_index, saved)
     newer = _run(core.log, start, top) if from_present and top > start else ()
     if newer:
-        return Outline(checkpoint, body, (*older, *newer), certificate)
-    return Outline(checkpoint, body, tuple(older), None)
+        return Outline(is_empty, checkpoint, body, (*older, *newer), certificate)
+    return Outline(is_empty, checkpoint, body, tuple(older), None)
 
 
 def _base(core: Core, line: Line, saved: int) -> tuple[Certificate | None, bytes] | None:
     """The certificate of the saved state, with the body of its entry."""
     if saved == core.genesis.start_index:
-        # a cluster that began from a backup has a state that nobody certified yet
-        return None if core.genesis.previous != ZERO_HASH else (None, b"")
+        return None, b""  # genesis tells what that is
     certificate = core.checkpoints.get(saved) or line.checkpoints.get(saved)
     if certificate is None and core.stable is not None and core.low == saved:
         certificate = core.stable

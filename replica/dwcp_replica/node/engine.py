@@ -144,7 +144,7 @@ class Engine:
         outline = self._core.outline(self._shelf.saved)
         if outline is None:
             return None
-        return outline, None if outline.checkpoint is None else self._shelf.view()
+        return outline, None if outline.is_empty else self._shelf.view()
 
     @property
     def certified(self) -> tuple[CertifiedRecord, ...]:

@@ -73,7 +73,7 @@ from dwcp_replica.node.signatures import Questions, SignatureGate
 from dwcp_replica.store import Outcome, Store
 from dwcp_replica.store.machine import RestoreFaultError, StateMachine
 from dwcp_replica.store.shelf import Shelf
-from dwcp_replica.store.store import ROOT, ForeignStateError
+from dwcp_replica.store.store import ForeignStateError
 
 VERIFY_THREADS: Final = 2
 HAND_OVER_S_MAX: Final = 2.0
@@ -147,7 +147,7 @@ def recover(
         raise ForeignDirectory(str(error)) from error
     shelf = Shelf(store)
     # the state that a cluster began with is not in its log
-    is_blank = genesis.previous != ZERO_HASH and state.records.get(ROOT) is None
+    is_blank = genesis.previous != ZERO_HASH and store.is_blank
     applied = None if store.target is not None or is_blank else store.applied_index
     verifier = Ed25519Verifier()
     core = Replica(

@@ -126,18 +126,7 @@ class Importer:
     def settle(self, genesis: EpochRecord) -> None:
         """Let the state be that with which the cluster of `genesis` begins; saved when done."""
         assert self._store is not None, "a whole backup was taken"
-        self._store.digest()  # what is kept outside of the records is in them now
-        sessions = [key for key, _ in self._records.scan(SESSIONS, SESSIONS_END)]
-        for key in sessions:
-            self._records.remove(key)
-        held = self._records.get(ROOT)
-        assert held is not None, "digested"
-        before = msgspec.msgpack.decode(held, type=Root)
-        root = msgspec.structs.replace(
-            before, genesis=genesis.hash(), applied_index=genesis.start_index
-        )
-        self._records.set(ROOT, msgspec.msgpack.encode(root))
-        self._records.digest()
+        self._rewrite(genesis.hash())
         self._records.aim(None)
 
     # --- parts -----------------------------------------------------------------------------------
@@ -161,8 +150,6 @@ class Importer:
         self._top = head.genesis.record.start_hash
         if head.checkpoint is not None:
             self._check_checkpoint(head)
-        elif head.genesis.origin is not None:
-            raise BackupFaultError("the backup lacks the state that its cluster began with")
         self._records.aim(self._target())
 
     def _check_checkpoint(self, head: BackupHead) -> None:
@@ -204,17 +191,46 @@ class Importer:
         if self._head is None or self._chain is None:
             raise BackupFaultError("the backup has no head")
         if self._store is None:
-            certificate = self._head.checkpoint
-            if certificate is None and self.count:
-                raise BackupFaultError("the backup shows a state that nothing certifies")
-            if certificate is not None and self._records.digest() != certificate.state:
-                raise BackupFaultError("the backup's state is not the one that was certified")
+            self._check_state(self._head)
             self._store = Store(
                 self._chain.genesis, records=_Working(self._records), machine=self._machine
             )
             if self._store.applied_index != self._index:
                 raise BackupFaultError("the backup's state is of another index")
         return self._store
+
+    def _check_state(self, head: BackupHead) -> None:
+        """A quorum's certificate names the state, or the genesis does, or it is empty."""
+        certificate, origin = head.checkpoint, head.genesis.origin
+        if certificate is not None:
+            held = self._records.digest() == certificate.state
+        elif origin is None:
+            held = self.count == 0
+        else:
+            genesis = head.genesis.record
+            held = self._rooted(genesis.hash()) and self._rewrite(ZERO_HASH) == origin.state
+            if held:
+                self._rewrite(genesis.hash())
+        if not held:
+            raise BackupFaultError("the backup's state is not the one that was certified")
+
+    def _rooted(self, genesis: bytes) -> bool:
+        """True for the state of a cluster with this genesis, at its beginning."""
+        held = self._records.get(ROOT)
+        try:
+            root = None if held is None else msgspec.msgpack.decode(held, type=Root)
+        except msgspec.DecodeError:
+            return False
+        return root is not None and (root.genesis, root.applied_index) == (genesis, 0)
+
+    def _rewrite(self, genesis: bytes) -> bytes:
+        """Let the state be that of another cluster at its beginning; its digest."""
+        held = self._records.get(ROOT)
+        assert held is not None, "a state has its root"
+        before = msgspec.msgpack.decode(held, type=Root)
+        root = msgspec.structs.replace(before, genesis=genesis, applied_index=0)
+        self._records.set(ROOT, msgspec.msgpack.encode(root))
+        return self._records.digest()
 
     def _apply(self, entry: Entry) -> None:
         store, header = self._whole(), entry.header
@@ -245,8 +261,12 @@ class Importer:
             raise BackupFaultError(f"nothing proves that entry {self._index} is final")
         record = self._chain.current
         self.revision = store.revision
+        store.digest()  # what is kept outside of the records is in them now
+        for key in [key for key, _ in self._records.scan(SESSIONS, SESSIONS_END)]:
+            self._records.remove(key)
+        state = self._rewrite(ZERO_HASH)
         self.origin = Origin(
-            self._chain.genesis.hash(), record.epoch, record.hash(), self._index, self._top
+            self._chain.genesis.hash(), record.epoch, record.hash(), self._index, self._top, state
         )
 
     def _is_known(self, index: int, top: bytes) -> bool:

@@ -158,6 +158,11 @@ class Store:
         return self._keys
 
     @property
+    def is_blank(self) -> bool:
+        """True while nothing was ever saved."""
+        return self.held.get(ROOT) is None
+
+    @property
     def next_due_ms(self) -> int | None:
         """The agreed time from which an entry is wanted even if no client asks for anything."""
         return None if self.held.target is not None else self._keys.next_due_ms(self.stamp_ms)
