@@ -194,9 +194,22 @@ class ReplyChecker:
         record = self.records.record(epoch)
         if record is None or epoch == self.records.current.epoch:
             return self.needed
-        n = len(record.members)
-        fast = record.parameters.fast_reads
-        return quorum(n, record.trust) if fast else liars(n, record.trust) + 1
+        return self.quorum_in(epoch) if record.parameters.fast_reads else self.liars_in(epoch) + 1
+
+    def quorum_in(self, epoch: int) -> int:
+        """quorum(n) of an epoch whose record was verified."""
+        record = self._record(epoch)
+        return quorum(len(record.members), record.trust)
+
+    def liars_in(self, epoch: int) -> int:
+        """How many members of an epoch, whose record was verified, may lie."""
+        record = self._record(epoch)
+        return liars(len(record.members), record.trust)
+
+    def _record(self, epoch: int) -> EpochRecord:
+        record = self.records.record(epoch)
+        assert record is not None, f"the record of epoch {epoch} is not known"
+        return record
 
     def refuse(
         self, member: int, said: ReplicaMessage, envelope_sig: bytes

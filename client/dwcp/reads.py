@@ -46,6 +46,7 @@ from dwcp.wire.query import (
     Query,
     QueryBody,
     QueryReply,
+    may_be_old,
     query_signing_bytes,
 )
 from dwcp.wire.records import EpochRecord
@@ -77,10 +78,10 @@ class ReadOutput:
 @dataclass(slots=True)
 class _Asked:
     """A query under way; `waits_for` are the members that were asked and have said nothing,
-    `gone` the tickets that nobody waits for any more."""
+    `gone` the tickets that nobody waits for any more. `fast` says that it takes a quorum."""
 
     query: Query
-    needed: int
+    fast: bool
     groups: list[Group]
     waits_for: set[int]
     deadline_ms: int
@@ -118,7 +119,7 @@ class Reads:
         self._limits = limits
         self._seed = seed
         self._queries = 0
-        self._waiting = {n: WaitingQueue(limits) for n in (checker.f + 1, checker.quorum)}
+        self._waiting = {fast: WaitingQueue(limits) for fast in (False, True)}
         self._asked: dict[bytes, _Asked] = {}
         self._settled: OrderedDict[bytes, _Asked] = OrderedDict()
         self._out = ReadOutput()
@@ -130,14 +131,14 @@ class Reads:
         """Nothing waits and nothing was asked."""
         return not self._asked and not any(self._waiting.values())
 
-    def needed(self, operations: Sequence[Operation]) -> int | None:
-        """How many equal replies answer these beside the log; None when they go through it."""
+    def is_fast(self, operations: Sequence[Operation]) -> bool | None:
+        """Beside the log, whether these take a quorum or f+1; None when they go through it."""
         reads = [one for one in operations if isinstance(one, RangeRequest)]
         if len(reads) < len(operations) or not reads:
             return None
-        if all(one.serializable for one in reads):
-            return self._checker.f + 1
-        return self._checker.quorum if self._fast else None
+        if may_be_old(reads):
+            return False
+        return True if self._fast else None
 
     def deadline_ms(self) -> int | None:
         """The time at which the next `tick` matters."""
@@ -145,15 +146,15 @@ class Reads:
 
     def progress(self, ticket: int) -> Progress | None:
         """How far a ticket has come; None when it is not here."""
-        for needed, queue in self._waiting.items():
+        for fast, queue in self._waiting.items():
             if ticket in queue:
-                return Progress(sent=False, needed=needed)
+                return Progress(sent=False, needed=self._enough(fast=fast))
         for asked in self._asked.values():
             if any(group.ticket == ticket for group in asked.groups):
                 return Progress(
                     sent=True,
                     matching=len(asked.best()),
-                    needed=asked.needed,
+                    needed=self._enough(fast=asked.fast),
                     heard=frozenset(asked.votes),
                     busy=frozenset(asked.busy),
                 )
@@ -161,9 +162,9 @@ class Reads:
 
     # --- inputs --------------------------------------------------------------------------------
 
-    def add(self, ticket: int, operations: Sequence[Operation], needed: int) -> None:
+    def add(self, ticket: int, operations: Sequence[Operation], *, fast: bool) -> None:
         """Queue reads for one query. Raises errors.Busy, errors.Refused."""
-        self._waiting.setdefault(needed, WaitingQueue(self._limits)).add(ticket, operations)
+        self._waiting[fast].add(ticket, operations)
 
     def withdraw(self, ticket: int) -> bool:
         """Forget a ticket; True when it had not been asked yet."""
@@ -213,22 +214,30 @@ class Reads:
     def poll(self, now_ms: int, connected: Iterable[int]) -> ReadOutput:
         """Fold what waits into queries where there is room, and hand over all output."""
         members = sorted(connected)
-        for needed, queue in self._waiting.items():
+        for fast, queue in self._waiting.items():
             while queue and len(self._asked) < self._limits.in_flight_max:
                 groups = queue.fold()
-                if len(members) < needed:
+                if len(members) < self._enough(fast=fast):
                     self._order(groups, "too-few-connected")
                 elif _too_large(groups):
                     self._order(groups, "too-large")
                 else:
-                    self._ask(groups, needed, members, now_ms)
+                    self._ask(groups, members, now_ms, fast=fast)
         out, self._out = self._out, ReadOutput()
         return out
 
     # --- inside --------------------------------------------------------------------------------
 
+    def _enough(self, *, fast: bool, epoch: int | None = None) -> int:
+        """How many equal replies answer a query, all made in this epoch (default: the newest).
+
+        The members may change while a query is under way: what counts are those of its replies.
+        """
+        epoch = self._checker.epoch if epoch is None else epoch
+        return self._checker.quorum_in(epoch) if fast else self._checker.liars_in(epoch) + 1
+
     def _ask(
-        self, groups: Sequence[Group], needed: int, members: Sequence[int], now_ms: int
+        self, groups: Sequence[Group], members: Sequence[int], now_ms: int, *, fast: bool
     ) -> None:
         self._queries += 1
         nonce = digest("query-nonce", self._seed, self._queries.to_bytes(8, "big"))[:NONCE_BYTES]
@@ -239,7 +248,7 @@ class Reads:
         sig = self._signer.sign(query_signing_bytes(self._genesis_hash, body))
         query = Query(self._signer.public_key, body, sig)
         deadline_ms = now_ms + self._limits.read_ms
-        self._asked[query.digest()] = _Asked(query, needed, list(groups), set(members), deadline_ms)
+        self._asked[query.digest()] = _Asked(query, fast, list(groups), set(members), deadline_ms)
         self._out.send.extend((member, query) for member in members)
 
     @staticmethod
@@ -265,12 +274,9 @@ class Reads:
     def _judge(self, asked: _Asked) -> tuple[Lie, ...]:
         """Answer when enough members agree, give up when they no longer can."""
         best = asked.best()
-        enough = asked.needed
-        if best and best[0].epoch != self._checker.records.current.epoch:
-            enough = max(enough, self._checker.needed_in(best[0].epoch))
-        if len(best) >= enough:
+        if best and len(best) >= self._enough(fast=asked.fast, epoch=best[0].epoch):
             return self._settle(asked, best)
-        if len(best) + len(asked.waits_for) < asked.needed:
+        if len(best) + len(asked.waits_for) < self._enough(fast=asked.fast):
             self._fall_back(asked, "different")
         return ()
 
@@ -282,7 +288,8 @@ class Reads:
         asked.accepted = best
         del self._asked[asked.query.digest()]
         # f+1 members, so an honest one, had executed at least this far
-        index = sorted((reply.index for reply in best), reverse=True)[self._checker.f]
+        liars = self._checker.liars_in(best[0].epoch)
+        index = sorted((reply.index for reply in best), reverse=True)[liars]
         start = 0
         for group in asked.groups:
             own = results[start : start + len(group.operations)]
@@ -290,8 +297,7 @@ class Reads:
             if group.ticket not in asked.gone:
                 self._out.answers.append((group.ticket, answered))
             start += len(group.operations)
-        fast = asked.needed > self._checker.f + 1
-        self.counts["fast" if fast else "serializable"] += len(asked.groups)
+        self.counts["fast" if asked.fast else "serializable"] += len(asked.groups)
         self._keep(asked)
         return tuple(
             Lie(member, (vote,), best)

@@ -191,9 +191,9 @@ class SessionCore:
     def submit(self, operations: Sequence[Operation]) -> int:
         """Queue operations for one envelope; their ticket. Raises errors.Busy, errors.Refused."""
         ticket = self._next_ticket
-        needed = None if self.reads is None else self.reads.needed(operations)
-        if self.reads is not None and needed is not None:
-            self.reads.add(ticket, operations, needed)
+        fast = None if self.reads is None else self.reads.is_fast(operations)
+        if self.reads is not None and fast is not None:
+            self.reads.add(ticket, operations, fast=fast)
         else:
             self._waiting.add(ticket, operations)
         self._next_ticket += 1

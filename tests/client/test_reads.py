@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from dwcp.reads import SEED_BYTES
 from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.wire.envelope import Envelope, decode_body
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.operations import (
     Failure,
     KeyValue,
@@ -20,7 +22,8 @@ from dwcp.wire.operations import (
     RangeResponse,
     SessionOpened,
 )
-from dwcp.wire.query import Query, decode_query_body
+from dwcp.wire.query import Query, decode_query_body, query_reply_signing_bytes
+from dwcp.wire.records import scope_of
 
 READ = RangeRequest(b"k")
 OLD_READ = RangeRequest(b"k", serializable=True)
@@ -308,3 +311,78 @@ def test_f_liars_never_hide_a_write_that_a_quorum_confirmed(data: st.DataObject,
     outcome = asking.outcomes.get(ticket)
     assert outcome is None or (isinstance(outcome, Answered) and outcome.revision >= 3)
     assert set(asking.lies) <= liars
+
+
+class Growing(Asking):
+    """Four members, then seven: two may lie instead of one."""
+
+    def __init__(self, *, fast: bool) -> None:
+        super().__init__(7, fast=fast)
+        self.seven = self.members.genesis
+        four = msgspec.structs.replace(self.seven, members=self.seven.members[:4])
+        m = self.members
+        m.genesis, m.scope = four, scope_of(four, four)
+        self.core = SessionCore(four, m.client, m.verifier, None, bytes(SEED_BYTES))
+        for member in range(4):
+            self.core.connected(member)
+
+    def grow(self) -> None:
+        """The client learns of the next record, and has links to all."""
+        m = self.members
+        record = msgspec.structs.replace(self.seven, epoch=1, previous=m.genesis.hash())
+        self.core.checker.records.add(CertifiedRecord(record, 0, ()))
+        self.core.checker.enter(record)
+        m.scope = scope_of(m.genesis, record)
+        for member in range(4, 7):
+            self.core.connected(member)
+
+    def say_in(self, epoch: int, member: int, query: Query, content: bytes) -> None:
+        plain = self.members.query_reply(member, query, content)
+        unsigned = msgspec.structs.replace(plain, epoch=epoch)
+        sig = self.members.signers[member].sign(
+            query_reply_signing_bytes(self.members.scope, unsigned)
+        )
+        reply = msgspec.structs.replace(unsigned, sig=sig)
+        self.core.received(member, reply, self.now_ms)
+        self.poll()
+
+
+def test_a_read_asked_of_four_is_not_answered_by_the_liars_among_seven() -> None:
+    """Two liars of seven would be f+1 of four."""
+    asking = Growing(fast=True)
+    ticket = asking.core.submit([OLD_READ])
+    (_, query), *_ = asking.poll()
+    assert isinstance(query, Query)
+    asking.grow()
+    for member in (0, 1):
+        asking.say_in(1, member, query, NEW)
+        assert ticket not in asking.outcomes
+    asking.say_in(1, 2, query, NEW)
+    assert isinstance(asking.outcomes[ticket], Answered)
+
+
+def test_a_fast_read_asked_of_too_few_goes_through_the_log() -> None:
+    """Four were asked, five of seven must agree."""
+    asking = Growing(fast=True)
+    asking.core.submit([READ])
+    (_, query), *_ = asking.poll()
+    assert isinstance(query, Query)
+    asking.grow()
+    for member in range(3):
+        asking.say_in(1, member, query, NEW)
+    assert not asking.outcomes
+    assert asking.core.reads is not None
+    assert asking.core.reads.counts == {"different": 1}
+
+
+def test_replies_of_the_old_members_still_answer_what_they_were_asked() -> None:
+    asking = Growing(fast=True)
+    ticket = asking.core.submit([OLD_READ])
+    (_, query), *_ = asking.poll()
+    assert isinstance(query, Query)
+    asking.say(0, query, OLD)
+    old = asking.members.query_reply(1, query, OLD)
+    asking.grow()
+    asking.core.received(1, old, asking.now_ms)
+    asking.poll()
+    assert isinstance(asking.outcomes[ticket], Answered)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -56,6 +56,11 @@ class QueryReply(Struct, frozen=True, array_like=True, tag="query-reply"):
     view: Count
     member: Count
     sig: Signature
+
+
+def may_be_old(operations: Sequence[RangeRequest]) -> bool:
+    """True when an older state answers all of these."""
+    return all(one.serializable for one in operations)
 
 
 _decode_body: Callable[[bytes], QueryBody] = decoder_of(QueryBody)

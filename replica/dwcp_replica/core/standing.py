@@ -48,3 +48,11 @@ class Standing:
     me: int | None
     sealed: bool
     waiting: bool
+
+    def shows_newest(self, applied: int) -> bool:
+        """True when what is executed up to `applied` may answer a linearizable read.
+
+        In a sealed epoch others may be at work in the next one, and have confirmed writes there; a
+        replica that lacks what came before its epoch has not seen those.
+        """
+        return not self.sealed and applied >= self.record.start_index

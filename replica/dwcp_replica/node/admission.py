@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +21,7 @@ from dwcp.wire.envelope import (
     reply_signing_bytes,
     signed_refusal,
 )
+from dwcp.wire.operations import RangeRequest
 from dwcp.wire.query import Query, QueryBody, QueryReply, query_reply_signing_bytes
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import SIGNATURE_BYTES, ZERO_HASH, Signer
@@ -54,7 +55,8 @@ class Admission:
     def __init__(
         self, *, genesis: EpochRecord, record: EpochRecord, me: int, signer: Signer,
         verifier: Ed25519Verifier, gate: SignatureGate, engine: Engine, store: Store,
-        metrics: ReplicaMetrics, reply_hook: ReplyHook | None, may_read: Callable[[], bool],
+        metrics: ReplicaMetrics, reply_hook: ReplyHook | None,
+        may_read: Callable[[Sequence[RangeRequest]], bool],
     ) -> None:  # fmt: skip
         self.genesis = genesis
         self.verifier = verifier
@@ -118,7 +120,7 @@ class Admission:
             found = (RefusalReason.UNKNOWN_CLIENT, "this key is not one of the cluster's clients")
         if not isinstance(found, QueryBody):
             return self._reject(query, *found, answer)
-        if not self._may_read() or not self.reading.admits(query):
+        if not self._may_read(found.operations) or not self.reading.admits(query):
             self._metrics.queries.labels("busy").inc()
             return answer(self._busy(request, query.sig))
         body = found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,9 @@ from dwcp.identity import Ed25519Verifier
 from dwcp.wire.envelope import Envelope, decode_body
 from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.links import Frame, Ping, Pong
+from dwcp.wire.operations import RangeRequest
 from dwcp.wire.peer import Forward, PeerMessage
+from dwcp.wire.query import may_be_old
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import ZERO_HASH
 from dwcp.wire.switch import AdminSwitch
@@ -257,14 +259,15 @@ class RunningReplica:
             return f"connected to {reached} other members; a quorum needs {needed}"
         return "the disk is full" if self.engine.disk_full else None
 
-    def _may_read(self) -> bool:
+    def _may_read(self, reads: Sequence[RangeRequest]) -> bool:
         """True once everything is executed that this member may have confirmed before it started.
 
         What was executed stood in the log, durably; that it was final may not have been written.
         """
         executed = self.store.applied_index - self.store.in_entry
-        held = self.mute is None and self.store.target is None
-        return held and executed >= self._read_from
+        if self.mute is not None or self.store.target is not None or executed < self._read_from:
+            return False
+        return may_be_old(reads) or self.engine.standing.shows_newest(executed)
 
     @property
     def mute(self) -> str | None:

@@ -32,6 +32,7 @@ from dwcp_replica.core.certificates import Membership, Vote, VoteBook
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.effects import CertificateRecord, CheckpointStable
 from dwcp_replica.core.pbft import normal
+from dwcp_replica.core.standing import Standing
 from dwcp_replica.core.state import Core
 from dwcp_replica.sim.host import Host
 from dwcp_replica.sim.planting import Patches
@@ -325,12 +326,12 @@ def fast_reads_with_ordered_reads_of_f_plus_1(patches: Patches) -> None:
 
 def fast_reads_of_f_plus_1(patches: Patches) -> None:
     """A linearizable read beside the log is believed when f+1 agree."""
-    proper = Reads.needed
+    proper = Reads.is_fast
 
-    def needed(self: Reads, operations: Any) -> int | None:
-        return None if proper(self, operations) is None else self._checker.f + 1
+    def is_fast(self: Reads, operations: Any) -> bool | None:
+        return None if proper(self, operations) is None else False
 
-    patches.set(Reads, "needed", needed)
+    patches.set(Reads, "is_fast", is_fast)
 
 
 def fast_reads_without_results(patches: Patches) -> None:
@@ -345,7 +346,12 @@ def fast_reads_without_revision(patches: Patches) -> None:
 
 def fast_reads_while_replaying(patches: Patches) -> None:
     """After a restart a replica answers before it is as far as it was."""
-    patches.set(Host, "may_read", lambda self: self.store.target is None)
+    patches.set(Host, "may_read", lambda self, _reads: self.store.target is None)
+
+
+def fast_reads_in_a_sealed_epoch(patches: Patches) -> None:
+    """A replica that has sealed its epoch, or lacks its start, answers as if nothing were newer."""
+    patches.set(Standing, "shows_newest", lambda _self, _applied: True)
 
 
 # --- the store: all replicas alike, so that only the clients' history shows it -------------------

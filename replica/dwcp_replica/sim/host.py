@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Protocol
 
 import msgspec
 
@@ -28,6 +27,7 @@ from dwcp.wire.query import (
     Query,
     QueryReply,
     decode_query_body,
+    may_be_old,
     query_reply_signing_bytes,
 )
 from dwcp.wire.records import EpochRecord, scope_of
@@ -58,6 +58,7 @@ from dwcp_replica.core.restore import OwnState
 from dwcp_replica.sim.crypto import member_of
 from dwcp_replica.sim.disk import Disk
 from dwcp_replica.sim.liar import Liar
+from dwcp_replica.sim.observer import Observer
 from dwcp_replica.sim.world import World
 from dwcp_replica.store.records import MemoryRecords, MemoryView
 from dwcp_replica.store.refusals import Refusal
@@ -71,31 +72,6 @@ CLOCK_STEP_MS = 8
 """How far the engine's clock may lag between its own deadlines: ticks cost as much as messages."""
 BROKEN = (AssertionError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """How code that is wrong stops: an invariant, or what the language itself refuses."""
-
-
-class Observer(Protocol):
-    """Whoever checks what replicas do."""
-
-    def started(self, host: Host) -> None:
-        """`host` begins a life."""
-
-    def durable(self, host: Host, record: Record) -> None:
-        """`host` has synced a record."""
-
-    def sent(self, host: Host, message: PeerMessage) -> None:
-        """`host` lets a message go."""
-
-    def executed(self, host: Host, index: int, hash_: bytes, outcomes: tuple[Outcome, ...]) -> None:
-        """`host` has executed an entry."""
-
-    def restored(self, host: Host, index: int, state: bytes) -> None:
-        """`host` has the state at a checkpoint from others."""
-
-    def digested(self, host: Host, index: int, state: bytes) -> None:
-        """`host` has computed the digest of its state at a checkpoint."""
-
-    def event(self, host: Host, event: Event) -> None:
-        """The engine of `host` reports something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,9 +278,9 @@ class Host:
 
     def query(self, query: Query) -> None:
         """A read beside the log arrives from a client."""
-        if not self.up or not self.may_read():
-            return
         operations = decode_query_body(query.body).operations
+        if not self.up or not self.may_read(operations):
+            return
         reply = self._read(query, operations)
         if self.liar is not None:
             back = min(self.store.revision - 1, 3)
@@ -315,10 +291,12 @@ class Host:
         sig = self._signer.sign(query_reply_signing_bytes(self._scope, reply))
         self._tell(query.client, msgspec.structs.replace(reply, sig=sig))
 
-    def may_read(self) -> bool:
+    def may_read(self, operations: tuple[RangeRequest, ...]) -> bool:
         """True once all is executed that this member may have confirmed in an earlier life."""
-        held = self.disk.mute is None and self.store.target is None
-        return held and self.store.applied_index >= self._read_from
+        held, applied = self.store.target is None, self.store.applied_index
+        if self.disk.mute is not None or not held or applied < self._read_from:
+            return False
+        return may_be_old(operations) or self.core.standing().shows_newest(applied)
 
     def _read(self, query: Query, operations: tuple[RangeRequest, ...]) -> QueryReply:
         revision, results = self.store.read(query.client, operations)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from random import Random
 from typing import get_args
 
@@ -167,8 +168,10 @@ def some_of(parts: tuple[object, ...], genuine: tuple[object, ...]) -> bool:
 def raft_says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
     """The same for Raft: what is not signed binds nobody, and its sender may say what it likes."""
     if isinstance(changed, Append) and isinstance(message, Append):
-        parts = (changed.entries, message.entries), (changed.certificates, message.certificates)
-        return any(set(one) & set(other) for one, other in parts)
+        certified = product(changed.certificates, message.certificates)
+        return bool(set(changed.entries) & set(message.entries)) or any(
+            is_part(one, genuine) for one, genuine in certified
+        )
     if isinstance(changed, VoteRequest) and isinstance(message, VoteRequest):
         return set(changed.log) <= set(message.log)
     return isinstance(changed, PreVote) and changed.granted
@@ -197,6 +200,14 @@ def meaning(message: PeerMessage) -> PeerMessage:
         case StableCheckpoint():
             return msgspec.structs.replace(message, certificate=in_order(message.certificate))
     return message
+
+
+def is_part(one: Certificate, genuine: Certificate) -> bool:
+    """The same said by the same members, or some of them: each signs for itself."""
+    votes = set(one.votes)
+    return votes <= set(genuine.votes) and msgspec.structs.replace(one, votes=()) == (
+        msgspec.structs.replace(genuine, votes=())
+    )
 
 
 def in_order(certificate: Certificate) -> Certificate:

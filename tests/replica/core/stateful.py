@@ -40,7 +40,7 @@ class Stateful(Conversation):
     def _engine(self, me: int) -> Replica:
         store = Store(self.genesis, records=MemoryRecords(self.committed[me]))
         self.stores[me], self.shelves[me] = store, Shelf(store)
-        return Replica(
+        replica = Replica(
             genesis=self.genesis,
             me=me,
             signer=self.signers[me],
@@ -49,6 +49,8 @@ class Stateful(Conversation):
             state=self.shelves[me],
             own=OwnState(None if store.target else store.applied_index, store.held.digest()),
         )
+        self.shelves[me].stable(replica.stable_index)
+        return replica
 
     # --- what a test does ------------------------------------------------------------------------
 

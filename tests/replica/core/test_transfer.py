@@ -390,3 +390,32 @@ def test_no_log_no_entries() -> None:
     assert entries
     assert len(set(talk.digests())) == 1
     assert isinstance(talk.stores[3].held, MemoryRecords)
+
+
+def test_who_is_asked_to_lead_while_it_fetches_leads_as_soon_as_it_has_the_state() -> None:
+    """No VIEW-CHANGE comes after that: without a push the view would time out."""
+    talk = left_behind()
+    held: list[PeerMessage] = []
+    receive = talk.receive
+
+    def heard(member: int, source: int, message: PeerMessage) -> None:
+        if member == 3 and isinstance(message, StateChunk):
+            held.append(message)
+        else:
+            receive(member, source, message)
+
+    talk.receive = heard  # type: ignore[method-assign]
+    talk.restart(3)
+    talk.wait(1500)
+    assert held
+    for primary in (0, 1, 2):
+        talk.hand_over(primary)
+        talk.deliver()
+    standings = [replica.standing() for replica in talk.replicas]
+    assert {(s.view, s.primary, s.active) for s in standings} == {(4, 3, False)}
+    assert standings[3].transfer is not None
+    talk.receive = receive  # type: ignore[method-assign]
+    talk.wait(2500)  # what was held back is asked for again after a second
+    standings = [replica.standing() for replica in talk.replicas]
+    assert {(s.view, s.active) for s in standings} == {(4, True)}
+    assert len(set(talk.digests())) == 1

@@ -178,6 +178,21 @@ def test_a_sealed_replica_signs_nothing_in_its_log() -> None:
     assert len(talk.records[1]) == before
 
 
+def test_who_has_sealed_its_epoch_or_lacks_its_start_answers_no_linearizable_read() -> None:
+    """Others may be at work in the next epoch, and have confirmed writes there."""
+    talk = served()
+    before = talk.replicas[1].standing()
+    assert before.shows_newest(before.applied)
+    talk.receive(1, 0, Panics((signed_panic(talk, 2), signed_panic(talk, 3))))
+    sealed = talk.replicas[1].standing()
+    assert not sealed.shows_newest(sealed.applied)
+    talk.wait(500)
+    begun = talk.replicas[1].standing()
+    assert begun.record.epoch == 1
+    assert begun.shows_newest(begun.record.start_index)
+    assert not begun.shows_newest(begun.record.start_index - 1)
+
+
 def test_the_seal_never_changes() -> None:
     """Not by time, not by what arrives after it, not by a restart."""
     talk = served(3)
