@@ -139,7 +139,7 @@ def _line(report: Report) -> str:
         f"{report.operations} operations answered, "
         f"{report.executed} entries final, {report.views} views, {report.crashes} crashes, "
         f"faults {', '.join(report.faults) or 'none'}, liars {', '.join(report.liars) or 'none'}, "
-        f"{report.virtual_ms} virtual ms{', blocked by equivocation' if report.blocked else ''}"
+        f"{report.epochs} epochs, {report.virtual_ms} virtual ms"
     )
 
 

@@ -53,7 +53,6 @@ class ViewChangeReason(StrEnum):
 class PanicReason(StrEnum):
     """Why a replica wants the epoch to end in PBFT (epochs.md, PANIC); a metric label."""
 
-    EQUIVOCATION = "equivocation"
     ELECTIONS_FAILED = "elections-failed"
     STARVED = "starved"
 

@@ -1,4 +1,4 @@
-"""The admin of a simulated cluster: orders refreshes and other members until they are there."""
+"""The admin of a simulated cluster: orders epochs, members and protocols until they are there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from dwcp.wire.records import EpochRecord, Member, scope_of
+from dwcp.wire.records import EpochRecord, Member, Protocol, scope_of
 from dwcp.wire.signing import Signer
 from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.sim.host import Host
@@ -22,11 +22,12 @@ AGAIN_MS: Final = 250
 class Goal:
     """What the admin wants: the members of the next record, given the present one.
 
-    `reached` says whether a record fulfils it.
+    `reached` says whether a record fulfils it; `protocol` None leaves that as it is.
     """
 
     members: Callable[[EpochRecord], tuple[Member, ...]]
     reached: Callable[[EpochRecord], bool]
+    protocol: Protocol | None = None
 
 
 class Admin:
@@ -63,6 +64,14 @@ class Admin:
         epoch = self.newest().epoch
         self.want(Goal(lambda record: record.members, lambda record: record.epoch > epoch))
 
+    def switch(self, protocol: Protocol) -> None:
+        """Another protocol with the same members."""
+
+        def reached(record: EpochRecord) -> bool:
+            return record.protocol == protocol
+
+        self.want(Goal(lambda record: record.members, reached, protocol))
+
     def replace(self, old: bytes, new: Member) -> None:
         """A new member in the place of an old one."""
 
@@ -98,8 +107,9 @@ class Admin:
         if not self._goals:
             self._busy = False
             return
-        members = self._goals[0].members(record)
-        unsigned = AdminSwitch(record.epoch, record.protocol, members, bytes(64))
+        goal = self._goals[0]
+        protocol = goal.protocol or record.protocol
+        unsigned = AdminSwitch(record.epoch, protocol, goal.members(record), bytes(64))
         signed = unsigned.signing_bytes(scope_of(self._genesis, record))
         order = msgspec.structs.replace(unsigned, sig=self._signer.sign(signed))
         for host in self._hosts:

@@ -39,7 +39,7 @@ class Summary:
     with_liars: int = 0
     with_evidence: int = 0
     with_real_signatures: int = 0
-    blocked_by_equivocation: int = 0
+    with_more_epochs: int = 0
     by_protocol: dict[str, int] = field(default_factory=dict)
     by_replicas: dict[str, int] = field(default_factory=dict)
     by_liar: dict[str, int] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Summary:
         self.with_liars += bool(report.liars)
         self.with_evidence += report.evidence > 0
         self.with_real_signatures += scenario.real
-        self.blocked_by_equivocation += report.blocked
+        self.with_more_epochs += report.epochs > 1
         self.operations += report.operations
         self.entries_final += report.executed
         self.messages_refused += report.refused

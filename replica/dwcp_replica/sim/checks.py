@@ -61,7 +61,6 @@ class Checker:
         self._liars = frozenset(scenario.liars)
         self._faulty = scenario.faulty
         self._interval = scenario.interval
-        self.convicted = False
         self._crash = scenario.trust == "Crash"
         self.epochs = 1
         self._window = WINDOW_INTERVALS * max(scenario.interval, IN_FLIGHT_MAX)
@@ -231,7 +230,6 @@ class Checker:
                 who = self._who.get(record.members[member].identity)
                 if who not in self._liars:
                     self._fail(host, f"integrity: convicted the honest member {who}")
-                self.convicted = True
             case StateDiverged(index):
                 self._fail(host, f"state: differs from the stable checkpoint {index}")
             case TransferDone():

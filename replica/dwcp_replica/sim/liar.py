@@ -135,6 +135,13 @@ class Liar:
         """True when this member's signature counts on a header of `term`."""
         return term >= 1 and self.record.primary(term) == self.number
 
+    def next_term(self, above: int) -> int | None:
+        """My lowest Raft term above `above`; None where PBFT runs, or I am barred or no member."""
+        if self.record.protocol != "raft":
+            return None
+        terms = range(above + 1, above + 1 + 2 * self.n)
+        return next((term for term in terms if self.leads(term)), None)
+
     def signed_header(self, header: Header) -> Header:
         """The header with this member's signature, whether it may sign it or not."""
         sig = self.signer.sign(header.signing_bytes(self.scope))

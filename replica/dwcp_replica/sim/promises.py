@@ -10,7 +10,17 @@ from __future__ import annotations
 import msgspec
 
 from dwcp.wire.epochs import Ready, Seal, SlotChange, SlotProposal, SlotVote
-from dwcp.wire.peer import CheckpointVote, Commit, NewView, PeerMessage, Prepare, ViewChange
+from dwcp.wire.peer import (
+    Append,
+    CheckpointVote,
+    Commit,
+    NewView,
+    PeerMessage,
+    Prepare,
+    Transfer,
+    ViewChange,
+    Vote,
+)
 from dwcp_replica.core.effects import (
     CertificateRecord,
     ElectionRecord,
@@ -26,7 +36,7 @@ from dwcp_replica.core.effects import (
 from dwcp_replica.core.epochs.messages import epoch_of
 from dwcp_replica.sim.ledger import BrokenPromiseError, Ledger, Place
 
-LOG_VOTES = Prepare | Commit | CheckpointVote | ViewChange | NewView
+LOG_VOTES = Prepare | Commit | CheckpointVote | ViewChange | NewView | Vote | Append | Transfer
 
 
 class Promises:

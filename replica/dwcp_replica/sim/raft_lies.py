@@ -22,6 +22,7 @@ from dwcp.wire.peer import (
     VoteRequest,
     VoteSig,
 )
+from dwcp.wire.records import EpochRecord
 from dwcp_replica.core.effects import EVERYONE, Outbound
 from dwcp_replica.sim.liar import VOTE_KINDS, Context, Liar
 
@@ -91,7 +92,15 @@ class TwoFacedLeader(Liar):
         if kind is Prepare:
             chosen = [vote for vote in chosen if vote.member != self.me]
         certificate = Certificate(VOTE_KINDS[kind], header, b"", tuple(chosen))
-        shown = Append(0, header.term, header.index, header.term, header.hash(), (), (certificate,))
+        shown = Append(
+            self.record.epoch,
+            header.term,
+            header.index,
+            header.term,
+            header.hash(),
+            (),
+            (certificate,),
+        )
         for member in sorted(self._deceived):
             self.say(member, shown)
 
@@ -104,7 +113,7 @@ class VotesForAll(Liar):
         match message:
             case VoteRequest(_, term, pre):
                 if pre:
-                    self.say(sender, PreVote(0, term, granted=True, view=term))
+                    self.say(sender, PreVote(self.record.epoch, term, granted=True, view=term))
                 else:
                     self.say(sender, self.vote_for(message))
                 return False
@@ -123,10 +132,10 @@ class VotesForAll(Liar):
         if last is None and request.checkpoint is not None:
             last = request.checkpoint.header
         if last is None:
-            bound = (0, 0, self.genesis.start_hash)
+            bound = (0, self.record.start_index, self.record.start_hash)
         else:
             bound = (last.term, last.index, last.hash())
-        vote = Vote(0, request.term, *bound, self.me, bytes(64))
+        vote = Vote(self.record.epoch, request.term, *bound, self.me, bytes(64))
         signed = self.resigned(vote)
         assert isinstance(signed, Vote), "a vote signed anew is a vote"
         return signed
@@ -144,6 +153,12 @@ class GhostCandidate(VotesForAll):
         self._votes: dict[tuple[int, bytes], dict[int, VoteSig]] = {}
         self._shown: dict[int, list[Entry]] = {}
 
+    def enter(self, record: EpochRecord) -> None:
+        """Terms begin anew."""
+        super().enter(record)
+        self._term = 1
+        self._shown.clear()
+
     def hear(self, sender: int, message: PeerMessage) -> bool:
         """Learn the real chain, and lead wherever enough members vote for me."""
         match message:
@@ -157,8 +172,10 @@ class GhostCandidate(VotesForAll):
         return super().hear(sender, message)
 
     def beat(self) -> None:
-        """Stand in my next term."""
-        term = next(t for t in range(self._term + 1, self._term + 1 + self.n) if self.leads(t))
+        """Stand in my next term, where I have one and Raft is what runs."""
+        term = self.next_term(self._term)
+        if term is None:
+            return
         chain = self._chain()
         chain = chain[: max(0, len(chain) - self.random.choice((0, 0, 1, 2, 5)))]
         if chain and (self.random.random() < 0.5 or self.leads(chain[-1].header.term)):
@@ -171,13 +188,13 @@ class GhostCandidate(VotesForAll):
             chain.append(self._next(chain[-1].header, like, stamp_ms))
         self._shown[term] = chain
         log = tuple(entry.header for entry in chain)
-        self.shout(VoteRequest(0, term, False, None, log, ()))  # noqa: FBT003 - a field
+        self.shout(VoteRequest(self.record.epoch, term, False, None, log, ()))  # noqa: FBT003
 
     def _chain(self) -> list[Entry]:
         """What I know of the real chain, from its start."""
         chain: list[Entry] = []
-        prev = self.genesis.start_hash
-        while (entry := self._entries.get(len(chain) + 1)) and entry.header.prev == prev:
+        prev, below = self.record.start_hash, self.record.start_index
+        while (entry := self._entries.get(below + len(chain) + 1)) and entry.header.prev == prev:
             chain.append(entry)
             prev = entry.header.hash()
         return chain
@@ -193,12 +210,12 @@ class GhostCandidate(VotesForAll):
         votes = self._votes.setdefault((vote.term, vote.last_hash), {})
         votes[vote.member] = VoteSig(vote.member, vote.sig)
         bound = (vote.last_term, vote.last_index, vote.last_hash)
-        mine = self.resigned(Vote(0, vote.term, *bound, self.me, bytes(64)))
+        mine = self.resigned(Vote(self.record.epoch, vote.term, *bound, self.me, bytes(64)))
         assert isinstance(mine, Vote), "a vote signed anew is a vote"
         votes[self.me] = VoteSig(self.me, mine.sig)
         if len(votes) >= (self.n + (self.n - 1) // 3) // 2 + 1:
             given = tuple(votes[m] for m in sorted(votes))
-            certificate = VoteCertificate(0, vote.term, *bound, given)
+            certificate = VoteCertificate(self.record.epoch, vote.term, *bound, given)
             for member in self.others:
                 self._lead(member, certificate, chain)
 
@@ -214,7 +231,14 @@ class GhostCandidate(VotesForAll):
         self.say(
             member,
             Append(
-                0, certificate.view, prev.index, prev.term, prev.hash(), shown, (), (certificate,)
+                self.record.epoch,
+                certificate.view,
+                prev.index,
+                prev.term,
+                prev.hash(),
+                shown,
+                (),
+                (certificate,),
             ),
         )
 
@@ -229,6 +253,11 @@ class Usurper(Liar):
         self._top: Entry | None = None
         self._term = 1
 
+    def enter(self, record: EpochRecord) -> None:
+        """Terms begin anew."""
+        super().enter(record)
+        self._term = 1
+
     def hear(self, sender: int, message: PeerMessage) -> bool:
         """Learn where the others are."""
         match message:
@@ -241,19 +270,25 @@ class Usurper(Liar):
 
     def beat(self) -> None:
         """An entry of my next term on top of the others' log, with forged votes or none."""
-        if self._top is None:
+        term = self.next_term(self._term)
+        if self._top is None or term is None:
             return
-        term = next(t for t in range(self._term + 1, self._term + 1 + self.n) if self.leads(t))
         below = self._top.header
         batch = decode_batch(msgspec.msgpack.encode((decode_batch(self._top.body).stamp_ms, ())))
         like = msgspec.structs.replace(below, term=term)
         first = self.entry(like, batch, below.index + 1, below.hash())
         votes = tuple(VoteSig(m, self.noise(64)) for m in range(self.n))
-        forged = VoteCertificate(0, term, below.term, below.index, below.hash(), votes)
+        forged = VoteCertificate(
+            self.record.epoch, term, below.term, below.index, below.hash(), votes
+        )
         shown = self.random.choice(((), (forged,)))
-        self.shout(Append(0, term, below.index, below.term, below.hash(), (first,), (), shown))
-        stolen = Transfer(0, self._term, self.me, self.noise(64))
-        self.shout(VoteRequest(0, term, False, None, (), (), stolen))  # noqa: FBT003
+        self.shout(
+            Append(
+                self.record.epoch, term, below.index, below.term, below.hash(), (first,), (), shown
+            )
+        )
+        stolen = Transfer(self.record.epoch, self._term, self.me, self.noise(64))
+        self.shout(VoteRequest(self.record.epoch, term, False, None, (), (), stolen))  # noqa: FBT003
 
 
 class WrongAnswers(Liar):

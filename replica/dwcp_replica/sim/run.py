@@ -49,7 +49,7 @@ class Report:
     steps: int
     protocol: str
     trust: str
-    blocked: bool
+    epochs: int
 
 
 def simulate(seed: int, n: int | None = None, operations: int = 20) -> Report:
@@ -102,25 +102,16 @@ class Simulation:
         """Faults end; then every promise must be kept. Raises Violation."""
         self.heal()
         began_ms = self.world.now_ms
-        blocked = not self.world.run(began_ms + LIVENESS_MS, self._settled)
-        if blocked and not self._may_block():
+        if not self.world.run(began_ms + LIVENESS_MS, self._settled):
             raise Violation(f"liveness: {self._stuck()}")
         calls = [call for client in self.clients for call in client.calls]
         self.checker.history(calls)
-        if not blocked:
-            self._same_state()
+        self._same_state()
         furthest = max(self._honest(), key=lambda host: host.store.applied_index)
         self.checker.reads(calls, furthest.store)
         for client in self.clients:
             self.checker.lies(client.name, client.lies)
-        return self._report(self.world.now_ms - began_ms, blocked=blocked)
-
-    def _may_block(self) -> bool:
-        """Raft among liars may stop where somebody has equivocated: then an epoch of PBFT follows.
-
-        Elections block only where that is provable (epochs.md, Liveness).
-        """
-        return self.scenario.protocol == "raft" and self.checker.convicted
+        return self._report(self.world.now_ms - began_ms)
 
     def _quiet(self) -> bool:
         """Every fault is over and every client waits to be told to ask for its last operation."""
@@ -273,6 +264,8 @@ class Simulation:
         match fault:
             case plan.Refresh():
                 self.admin.refresh()
+            case plan.Switch(protocol):
+                self.admin.switch(protocol)
             case plan.Replace(member):
                 self._replace(self.hosts[member])
             case plan.Resize():
@@ -373,7 +366,7 @@ class Simulation:
             f"{'; '.join(left + standings)}"
         )
 
-    def _report(self, recovered_ms: int, *, blocked: bool) -> Report:
+    def _report(self, recovered_ms: int) -> Report:
         return Report(
             seed=self.scenario.seed,
             n=self.n,
@@ -391,7 +384,7 @@ class Simulation:
             steps=self.world.steps,
             protocol=self.scenario.protocol,
             trust=self.scenario.trust,
-            blocked=blocked,
+            epochs=self.checker.epochs,
         )
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from dwcp.wire.records import Protocol, Trust
 from dwcp_replica.core.quorum import liars as liars_of
 from dwcp_replica.sim.host import Machine
-from dwcp_replica.sim.registry import LIARS_OF
+from dwcp_replica.sim.registry import LIARS, LIARS_OF
 from dwcp_replica.sim.world import Link
 
 FAULTS_MS: Final = 2500
@@ -134,6 +134,14 @@ class Resize(_Timed):
 
 
 @dataclass(frozen=True, slots=True)
+class Switch(_Timed):
+    """The admin orders a protocol, with the same members."""
+
+    protocol: Protocol
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Alarmed(_Timed):
     """Some members PANIC."""
 
@@ -141,9 +149,13 @@ class Alarmed(_Timed):
     at_ms: int
 
 
-Fault = Crash | Cut | Slow | Full | Lose | Rot | Amnesia | Refresh | Replace | Resize | Alarmed
+Fault = (
+    Crash | Cut | Slow | Full | Lose | Rot | Amnesia | Refresh | Replace | Resize | Switch | Alarmed
+)
 EPOCHS_EVERY: Final = 0.4
 """How often a life has other epochs on purpose, besides those that lies bring about."""
+SWITCHES_EVERY: Final = 0.4
+"""How often a life changes its protocol, once or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +201,9 @@ def derive(
     budget = list(range(n))
     Random(f"{seed}/faulty").shuffle(budget)
     budget = budget[: liars_of(n, trust)]
-    liars = _liars(Random(f"{seed}/liars"), budget, protocol)
+    ends = trust == "Byzantine"
+    switches = _switches(Random(f"{seed}/switches"), protocol) if ends else ()
+    liars = _liars(Random(f"{seed}/liars"), budget, protocol, everywhere=bool(switches))
     return Scenario(
         seed=seed,
         n=n,
@@ -202,7 +216,8 @@ def derive(
         liars=liars,
         faults=(
             *_faults(Random(f"{seed}/faults"), n, [m for m in budget if m not in liars], protocol),
-            *(_epochs(Random(f"{seed}/epochs"), n) if protocol == "pbft" else ()),
+            *(_epochs(Random(f"{seed}/epochs"), n) if ends else ()),
+            *switches,
         ),
         real=seed % REAL_EVERY == 0,
         fast_reads=Random(f"{seed}/reads").random() < 0.3 and trust == "Byzantine",
@@ -211,8 +226,10 @@ def derive(
     )
 
 
-def _liars(dice: Random, budget: list[int], protocol: Protocol) -> dict[int, str]:
-    names = sorted(LIARS_OF[protocol])
+def _liars(
+    dice: Random, budget: list[int], protocol: Protocol, *, everywhere: bool
+) -> dict[int, str]:
+    names = sorted(LIARS if everywhere else LIARS_OF[protocol])
     return {m: dice.choice(names) for m in budget if dice.random() < 0.7}
 
 
@@ -272,6 +289,17 @@ def _epochs(dice: Random, n: int) -> tuple[Fault, ...]:
                 f = (n - 1) // 3
                 count = dice.choice((f, f + 1, n))
                 found.append(Alarmed(tuple(sorted(dice.sample(range(n), count))), at_ms))
+    return tuple(found)
+
+
+def _switches(dice: Random, protocol: Protocol) -> tuple[Fault, ...]:
+    """Up to three orders that change the protocol, to and fro."""
+    if dice.random() >= SWITCHES_EVERY:
+        return ()
+    found: list[Fault] = []
+    for at_ms in sorted(dice.randint(20, 1800) for _ in range(dice.choice((1, 1, 2, 3)))):
+        protocol = "raft" if protocol == "pbft" else "pbft"
+        found.append(Switch(protocol, at_ms))
     return tuple(found)
 
 

@@ -201,11 +201,13 @@ class Conversation:
         key = self.signers[me].public_key
         return Member(f"talk-{me}", key, key, f"talk-{me}:1", f"http://talk-{me}:2")
 
-    def order(self, members: list[int], to: int = 0) -> AdminSwitch:
+    def order(
+        self, members: list[int], to: int = 0, protocol: Protocol | None = None
+    ) -> AdminSwitch:
         """The admin's order that these replicas be the members, given to one of them."""
         record = self.replicas[to].standing().record
         unsigned = AdminSwitch(
-            record.epoch, record.protocol, tuple(map(self.member, members)), bytes(64)
+            record.epoch, protocol or record.protocol, tuple(map(self.member, members)), bytes(64)
         )
         signed = unsigned.signing_bytes(scope_of(self.genesis, record))
         order = msgspec.structs.replace(unsigned, sig=self.admin.sign(signed))

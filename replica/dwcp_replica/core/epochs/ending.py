@@ -85,7 +85,6 @@ class Ending:
     """
 
     panics: dict[int, Panic] = field(default_factory=dict)
-    panicked: bool = False
     requests: dict[int, SwitchRequest] = field(default_factory=dict)
     orders: list[AdminSwitch] = field(default_factory=list)
     seal: Seal | None = None

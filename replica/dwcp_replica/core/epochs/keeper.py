@@ -34,7 +34,7 @@ from dwcp_replica.core.epochs.cooldown import Cooldown
 from dwcp_replica.core.epochs.directory import OUTSIDERS, Directory
 from dwcp_replica.core.epochs.line import RECORDS_MAX, Line
 from dwcp_replica.core.epochs.mute import Muteness
-from dwcp_replica.core.epochs.triggers import PROTOCOLS, switch_fault
+from dwcp_replica.core.epochs.triggers import can_end, switch_fault
 from dwcp_replica.core.quorum import quorum
 from dwcp_replica.core.state import EARLY_MAX, Core
 
@@ -292,8 +292,8 @@ class Keeper:
             return
         if mute.asks:
             core.broadcast(FetchEpoch(mute.nonce, core.record.epoch))
-        elif core.record.protocol not in PROTOCOLS:
-            return  # no driver of this protocol ends an epoch yet
+        elif not can_end(core.record):
+            return
         elif core.sealed or core.waiting or core.me in core.ending.requests:
             return
         elif mute.wants_refresh:
@@ -303,7 +303,7 @@ class Keeper:
         """Join another member's wish for a refresh, within my cool-down."""
         refresh = (
             request.protocol == core.record.protocol
-            and request.protocol in PROTOCOLS
+            and can_end(core.record)
             and request.member != core.me
         )
         mine = core.ending.requests.get(core.me)

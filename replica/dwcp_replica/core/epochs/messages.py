@@ -18,6 +18,8 @@ from dwcp.wire.epochs import (
     SwitchProof,
 )
 from dwcp.wire.peer import (
+    Append,
+    Appended,
     CheckpointVote,
     Commit,
     DoubleVote,
@@ -29,8 +31,12 @@ from dwcp.wire.peer import (
     PeerMessage,
     Prepare,
     PrePrepare,
+    PreVote,
     Status,
+    Transfer,
     ViewChange,
+    Vote,
+    VoteRequest,
 )
 from dwcp.wire.state import FetchCheckpoint, StableCheckpoint
 from dwcp.wire.switch import AdminSwitch, SwitchRequest
@@ -60,7 +66,8 @@ _EPOCHS: Final[dict[type[Any], Callable[[Any], int]]] = {
     **dict.fromkeys(
         (
             ViewChange, Status, Fetch, Panic, Seal, SlotProposal, SlotVote, SlotChange, FetchValue,
-            Ready, SwitchRequest, AdminSwitch, FetchCheckpoint,
+            Ready, SwitchRequest, AdminSwitch, FetchCheckpoint, Append, Appended, VoteRequest,
+            PreVote, Vote, Transfer,
         ),
         _field,
     ),

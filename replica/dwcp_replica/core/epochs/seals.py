@@ -43,6 +43,8 @@ def seal_epoch(core: Core, trigger: Trigger) -> None:
     core.broadcast(trigger)
     if core.mute is None:
         seal = my_seal(core, trigger)
+        for ref in seal.elections:  # others will ask for what my SEAL names
+            election_book.save(core, ref.digest)
         core.ending.seal = seal
         core.persist(SealedRecord(seal))
         core.broadcast(seal)
@@ -116,11 +118,17 @@ def take(core: Core, sender: int, seal: Seal) -> bool:
 
 
 def keep_mine(core: Core, seal: Seal) -> None:
-    """Keep my own SEAL: it holds, or what I had taken into my log does not."""
+    """Keep my own SEAL: it holds, or what I had taken into my log does not.
+
+    Who served me final entries may have kept a term's election certificate back: it is asked for.
+    """
     try:
         keep(core, seal, statement_of(core.membership, seal, core.elections))
-    except (InvalidError, MissingElectionsError) as wrong:
+    except InvalidError as wrong:
         raise AssertionError(f"my own SEAL does not hold: {wrong}") from wrong
+    except MissingElectionsError as missing:
+        core.ending.stuck[core.me] = seal
+        election_book.ask(core, core.me, missing)
 
 
 def keep(core: Core, seal: Seal, statement: Statement) -> None:

@@ -101,7 +101,7 @@ def _own_value(core: Core) -> SlotValue | None:
     """A value from the SEALs that I hold, mine among them, without those that are worthless."""
     ending, slot = core.ending, core.ending.slot
     usable = [m for m in sorted(ending.seals) if m not in ending.worthless and m != core.me]
-    if len(usable) + 1 < core.q:
+    if len(usable) + 1 < core.q or core.me not in ending.seals:
         return None
     chosen = sorted([core.me, *usable[: core.q - 1]])
     found = values.value_of(core, tuple(ending.seals[m] for m in chosen), core.me)

@@ -37,7 +37,7 @@ def consider(core: Core, sender: int, trigger: Trigger) -> None:
 
 def look(core: Core) -> None:
     """End the epoch for a reason that is here: a committed SWITCH, or a proof of equivocation."""
-    if core.sealed or core.halted is not None or core.record.protocol not in triggers.PROTOCOLS:
+    if core.sealed or core.halted is not None or not triggers.can_end(core.record):
         return
     for _, found in sorted(core.evidence.items()):
         if isinstance(found.evidence, Equivocation | Fork):
@@ -67,10 +67,13 @@ def committed_switch(core: Core) -> SwitchProof | None:
 
 
 def panic(core: Core) -> None:
-    """Ask that the epoch ends: no progress, or something that can not be. Once in an epoch."""
-    if core.ending.panicked or core.mute is not None or core.sealed:
+    """Ask that the epoch ends: no progress, or something that can not be. Repeated as it is."""
+    if core.mute is not None or core.sealed or not triggers.can_end(core.record):
         return
-    core.ending.panicked = True
+    said = core.ending.panics.get(core.me)
+    if said is not None:
+        core.broadcast(said)
+        return
     unsigned = Panic(core.record.epoch, core.me, bytes(64))
     sig = core.sign(unsigned.signing_bytes(core.membership.scope))
     mine = Panic(core.record.epoch, core.me, sig)

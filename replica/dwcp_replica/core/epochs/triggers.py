@@ -13,14 +13,19 @@ import msgspec
 
 from dwcp.wire.envelope import batch_digest, decode_batch
 from dwcp.wire.epochs import Panics, SwitchProof, Trigger
-from dwcp.wire.records import Member
+from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.switch import AdminSwitch, RequestedSwitch, Switch
 from dwcp_replica.core import evidence
 from dwcp_replica.core.certificates import Membership
 from dwcp_replica.core.quorum import faults
 
-PROTOCOLS: Final = frozenset({"pbft"})
+PROTOCOLS: Final = frozenset({"pbft", "raft"})
 """The protocols that this engine can drive."""
+
+
+def can_end(record: EpochRecord) -> bool:
+    """True when this package ends epochs of this kind: not under Crash trust yet."""
+    return record.trust == "Byzantine"
 
 
 def doubters(membership: Membership) -> int:
@@ -34,6 +39,8 @@ def switch_fault(membership: Membership, switch: Switch) -> str | None:
     """Why a SWITCH must not be acknowledged, as an enumerated word; None when it is valid."""
     if switch.protocol not in PROTOCOLS:
         return "switch-protocol"
+    if not can_end(membership.record):
+        return "switch-trust"
     if isinstance(switch, AdminSwitch):
         return _order_fault(membership, switch)
     return _requests_fault(membership, switch)
@@ -76,8 +83,8 @@ def _requests_fault(membership: Membership, switch: RequestedSwitch) -> str | No
 
 def holds(membership: Membership, trigger: Trigger) -> bool:
     """True when a trigger proves that the epoch of `membership` is to end."""
-    if membership.record.protocol not in PROTOCOLS:
-        return False  # its SEALs would show certificates that this package can not judge yet
+    if not can_end(membership.record):
+        return False
     match trigger:
         case Panics():
             return _panics_hold(membership, trigger)

@@ -18,7 +18,6 @@ from dwcp.wire.peer import (
 )
 from dwcp_replica.core import peers
 from dwcp_replica.core.driver import Driver
-from dwcp_replica.core.effects import PanicReason
 from dwcp_replica.core.raft import election, following, leading, reads, role, timers
 from dwcp_replica.core.restore import STARTING_TIMEOUTS
 from dwcp_replica.core.state import Core
@@ -68,6 +67,7 @@ def resume(core: Core, entered: int) -> None:
 
 def begin(core: Core) -> None:
     """Wait for a leader, or lead the first term of the epoch if it is mine and has not begun."""
+    core.raft.begun_ms = core.now_ms
     role.rearm(core)
     first_is_mine = core.view == 1 and core.primary == core.me and core.active
     if first_is_mine and core.mute is None:
@@ -105,8 +105,6 @@ def follow_up(core: Core) -> None:
         core.active = False  # the log began anew at a checkpoint of an earlier term
     if core.raft.leading and not role.leads(core):
         role.stop_leading(core)  # catch-up has brought a later term
-    if core.evidence:
-        role.panic(core, PanicReason.EQUIVOCATION)
     leading.propose(core)
     leading.check_transfer(core)
     leading.flush(core)

@@ -24,7 +24,6 @@ from dwcp.wire.peer import (
 from dwcp_replica.core import election_book, proposals
 from dwcp_replica.core.chain import Branch, Point, Slot
 from dwcp_replica.core.effects import (
-    PanicReason,
     TermRecord,
     ViewChangeReason,
     ViewChangeStarted,
@@ -41,8 +40,6 @@ from dwcp_replica.core.state import Core
 
 TERM_JUMP_MAX: Final = 2**20
 """How far above mine a term may be that I vote in: liars can not use the numbers up."""
-PANIC_ELECTIONS: Final = 4
-"""Failed elections in a row after which a replica wants PBFT."""
 
 
 # --- standing --------------------------------------------------------------------------------
@@ -133,8 +130,6 @@ def run(core: Core, campaign: Campaign) -> None:
     campaign.pre = False
     campaign.grants = {core.me: mine.sig}
     core.raft.campaign = campaign
-    if core.attempts > PANIC_ELECTIONS:
-        role.panic(core, PanicReason.ELECTIONS_FAILED)
     core.emit(ViewChangeStarted(campaign.term, campaign.reason))
     core.broadcast(request(core, campaign))
     check_votes(core)

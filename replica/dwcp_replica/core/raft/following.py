@@ -11,7 +11,7 @@ from typing import Final
 
 from dwcp.wire.envelope import batch_digest
 from dwcp.wire.peer import Append, Appended, Certificate, Entry, Header, TermStart
-from dwcp_replica.core import election_book, evidence, proposals
+from dwcp_replica.core import catchup, election_book, evidence, proposals
 from dwcp_replica.core.chain import Point, Slot
 from dwcp_replica.core.elections import MissingElectionsError
 from dwcp_replica.core.raft import leading, role
@@ -213,6 +213,8 @@ def install(core: Core, term: int, below: Point, first: Slot) -> str | None:
         core.halt(f"the start of term {term} does not extend what is final here at {core.final}")
         return "halted"
     core.replace_above(keep, slots)
+    for digest in list(core.elections):
+        catchup.save_if_mine(core, digest)
     role.enter(core, election, start, first)
     return None
 

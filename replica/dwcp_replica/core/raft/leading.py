@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from dwcp.wire.envelope import Batch
 from dwcp.wire.peer import (
     AnyElection,
     Append,
@@ -20,16 +19,11 @@ from dwcp.wire.peer import (
     Prepare,
     Transfer,
 )
-from dwcp_replica.core import due, proposals, tally
+from dwcp_replica.core import proposals, tally
 from dwcp_replica.core.effects import SteppedDown
 from dwcp_replica.core.raft import reads, role
 from dwcp_replica.core.raft.progress import Progress
-from dwcp_replica.core.state import (
-    BATCH_BYTES_MAX,
-    BATCH_ENVELOPES_MAX,
-    IN_FLIGHT_MAX,
-    Core,
-)
+from dwcp_replica.core.state import IN_FLIGHT_MAX, Core
 
 ENTRIES_MAX: Final = 64
 ENTRIES_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -71,13 +65,13 @@ def propose(core: Core) -> None:
         role.leads(core)
         and core.raft.transfer_to is None
         and not core.sealed
-        and (core.pool.has_unproposed or due.wants_entry(core))
         and core.log.last - core.final < IN_FLIGHT_MAX
         and core.log.last < core.high
     ):
-        envelopes = core.pool.take(BATCH_BYTES_MAX, BATCH_ENVELOPES_MAX)
-        stamp_ms = max(core.log.stamp_ms, core.wall_ms)
-        core.append(proposals.sign_entry(core, Batch(stamp_ms, tuple(envelopes))))
+        batch = proposals.next_batch(core)
+        if batch is None:
+            return
+        core.append(proposals.sign_entry(core, batch))
         settle(core)
 
 

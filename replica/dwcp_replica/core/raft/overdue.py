@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dwcp_replica.core import due
-from dwcp_replica.core.effects import ViewChangeReason
+from dwcp_replica.core.effects import PanicReason, ViewChangeReason
 from dwcp_replica.core.state import Core
+
+PANIC_TIMEOUTS: Final = 2
+"""Request time-outs after which another leader has not helped either."""
+PANIC_ELECTIONS: Final = 4
+"""Failed elections in a row after which a replica wants PBFT."""
+
+
+def despair(core: Core) -> PanicReason | None:
+    """Why Raft should give way to PBFT (epochs.md, Liveness); None while it gets on."""
+    if core.attempts > PANIC_ELECTIONS:
+        return PanicReason.ELECTIONS_FAILED
+    return PanicReason.STARVED if starves(core) else None
+
+
+def starves(core: Core) -> bool:
+    """True when something waits although the first time-out has elected another leader.
+
+    The wait doubles with every election that failed.
+    """
+    patience_ms = PANIC_TIMEOUTS * core.timeout_ms()
+    waiting = [] if (oldest := core.pool.oldest_ms()) is None else [oldest]
+    if core.log.last > core.final:
+        waiting.append(core.progress_ms)
+    return any(core.now_ms - max(since, core.raft.begun_ms) > patience_ms for since in waiting)
 
 
 def reason(core: Core) -> ViewChangeReason | None:

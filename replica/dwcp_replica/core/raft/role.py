@@ -15,6 +15,7 @@ from dwcp_replica.core.effects import (
     TermRecord,
     ViewEntered,
 )
+from dwcp_replica.core.epochs import switching
 from dwcp_replica.core.state import Core
 
 ELECTIONS_PER_TIMEOUT: Final = 8
@@ -120,8 +121,8 @@ def enter(core: Core, election: AnyElection, start: Point, first: Slot | None) -
 
 
 def panic(core: Core, reason: PanicReason) -> None:
-    """Say, once a term, that Raft should give way to PBFT; once at all about a proof."""
-    key = (0 if reason is PanicReason.EQUIVOCATION else core.view, reason)
-    if key not in core.raft.panicked:
-        core.raft.panicked.add(key)
+    """Ask that the epoch ends in PBFT: Raft gets nowhere. Reported once a term."""
+    if (core.view, reason) not in core.raft.panicked:
+        core.raft.panicked.add((core.view, reason))
         core.emit(Panicked(core.view, reason))
+    switching.panic(core)

@@ -67,6 +67,8 @@ class RaftState:
         self.terms: dict[int, int] = {}
         """The terms that others say they are in."""
         self.panicked: set[tuple[int, PanicReason]] = set()
+        self.begun_ms = 0
+        """Since when this replica takes part in the epoch, in this life."""
         # of a leader
         self.leading = 0
         self.progress: dict[int, Progress] = {}

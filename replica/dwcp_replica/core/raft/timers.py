@@ -6,7 +6,7 @@ from typing import Final
 
 from dwcp.wire.peer import Status
 from dwcp_replica.core import catchup, due, peers
-from dwcp_replica.core.effects import PanicReason, ViewChangeReason
+from dwcp_replica.core.effects import ViewChangeReason
 from dwcp_replica.core.raft import election, leading, overdue, role
 from dwcp_replica.core.state import Core
 
@@ -44,8 +44,6 @@ def why_stand(core: Core) -> ViewChangeReason | None:
     if reason is None:
         raft.overdue_ms = None
         return None
-    if reason is ViewChangeReason.TIMEOUT:
-        role.panic(core, PanicReason.STARVED)
     if raft.overdue_ms is None:  # all others find the same at the same time: not all at once
         raft.overdue_ms = core.now_ms + raft.draw(role.election_ms(core))
     if core.now_ms < raft.overdue_ms:
@@ -86,6 +84,8 @@ def heartbeat(core: Core) -> None:
     oldest = core.pool.oldest_ms()
     if oldest is not None and core.now_ms - oldest > peers.heartbeat_every_ms(core):
         peers.forward_waiting(core)
+    if (reason := overdue.despair(core)) is not None:
+        role.panic(core, reason)  # last: it may end the epoch
 
 
 def readmit(core: Core) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from dwcp.wire.envelope import Batch, batch_digest
+from dwcp.wire.epochs import Seal
 from dwcp.wire.peer import (
     Append,
     Appended,
@@ -24,10 +25,10 @@ from dwcp.wire.peer import (
 )
 from dwcp.wire.records import scope_of
 from dwcp_replica.core.effects import (
+    EpochSealed,
     EvidenceFound,
     Learners,
     MessageRefused,
-    Panicked,
     Received,
     Tick,
 )
@@ -81,7 +82,7 @@ LIES: dict[str, tuple[Callable[[Conversation], Append], str]] = {
     "a gap": (lambda t: append(t, entry(t, 0, index=3)), "link"),
     "another chain": (lambda t: append(t, entry(t, 0, prev=bytes(32))), "link"),
     "another term": (lambda t: append(t, entry(t, 0, term=5)), "not-an-extension"),
-    "another epoch": (lambda t: append(t, epoch=1), "epoch"),
+    "another epoch": (lambda t: append(t, epoch=2), "epoch"),
     "an entry of another epoch": (lambda t: append(t, entry(t, 0, epoch=1)), "signature"),
 }
 
@@ -144,13 +145,14 @@ def test_two_entries_for_one_place_convict_the_leader() -> None:
     assert first.header.hash() != second.header.hash()
     talk.receive(1, 0, append(talk, first))
     ready = talk.replicas[1].step(Received(0, append(talk, second)))
-    assert [type(out.message) for out in ready.send if out.to < 0] == [Equivocation]
+    told = [type(out.message) for out in ready.send if out.to < 0]
+    assert told == [Equivocation, Equivocation, Seal], "the proof, and with it the end"
     assert [e.member for e in ready.events if isinstance(e, EvidenceFound)] == [0]
-    assert any(isinstance(event, Panicked) for event in ready.events)
+    assert any(isinstance(event, EpochSealed) for event in ready.events)
     assert not any(isinstance(out.message, Prepare) for out in ready.send)
     third = append(talk, entry(talk, 0), prev_index=2, prev_hash=first.header.hash())
     ready = talk.replicas[1].step(Received(0, third))
-    assert [e.reason for e in ready.events if isinstance(e, MessageRefused)] == ["convicted"]
+    assert not ready, "nothing is signed in a sealed epoch"
 
 
 def test_a_certificate_without_a_quorum_is_not_cert_acked() -> None:
