@@ -292,11 +292,9 @@ class Keeper:
             return
         if mute.asks:
             core.broadcast(FetchEpoch(mute.nonce, core.record.epoch))
-        elif not can_end(core.record):
-            return
         elif core.sealed or core.waiting or core.me in core.ending.requests:
             return
-        elif mute.wants_refresh:
+        elif mute.wants_refresh and can_end(core.record):
             switching.request(core, core.record.protocol)
 
     def help_mute(self, core: Core, request: SwitchRequest) -> None:
