@@ -59,6 +59,7 @@ test: lint ## all tests (what CI runs); those on real Kubernetes need root
 
 long: lint ## larger counts: mutated frames, document histories, new lives (over an hour)
 	@PYTHONPATH=tests $(BIN)/python -m replica.fuzz --frames 100000
+	@DWCP_FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 36000 tests/client/gateway/test_rpc.py tests/client/gateway/test_server.py -k 'mutated or never'
 	@DWCP_CRDT_EXAMPLES=10000 $(BIN)/pytest -q --timeout 36000 tests/client/crdt
 	@$(BIN)/dwcp sim campaign --seconds 1500
 

@@ -35,7 +35,7 @@ CODES = {
     "InvalidArgument": 3, "NotFound": 5, "ResourceExhausted": 8, "FailedPrecondition": 9,
     "OutOfRange": 11,
 }  # fmt: skip
-FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "400"))
+FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "1000"))
 SEED = int(os.environ.get("DWCP_FUZZ_SEED", "20261122"))
 
 TXN = {
