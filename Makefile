@@ -57,6 +57,9 @@ test: lint ## all tests (what CI runs); those on real Kubernetes need root
 	@$(BIN)/pytest -q -n auto $(QUICK)
 	@$(BIN)/pytest -q --durations=15 -m "slow or processes or kube"
 
+e2e-all: setup-dev ## every test on real Kubernetes, as root; writes docs/reliability.md
+	@DWCP_RELIABILITY=write PYTHONPATH=tests $(BIN)/pytest -q --durations=15 -m "kube or e2e" tests/kube
+
 long: lint ## larger counts: mutated frames, document histories, new lives (over an hour)
 	@PYTHONPATH=tests $(BIN)/python -m replica.fuzz --frames 100000
 	@DWCP_FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 36000 tests/client/gateway/test_rpc.py tests/client/gateway/test_server.py -k 'mutated or never'
@@ -69,10 +72,13 @@ sim: setup ## a minute of new simulated lives
 generate: setup-dev ## write generated files (CRDs, reference pages, traces, latency) anew
 	@$(BIN)/python -m dwcp_operator.crds > crds/dwcpclusters.yaml
 	@cp crds/dwcpclusters.yaml charts/dwcp-crds/files/dwcpclusters.yaml
+	@$(BIN)/python -m dwcp_operator.crds backups > crds/dwcpbackups.yaml
+	@cp crds/dwcpbackups.yaml charts/dwcp-crds/files/dwcpbackups.yaml
+	@$(BIN)/python -m dwcp_operator.reference backups > docs/reference/dwcpbackup.md
 	@$(BIN)/python -m dwcp_operator.chart > charts/dwcp-cluster/values.schema.json
 	@$(BIN)/python -m dwcp_operator.reference > docs/reference/dwcpcluster.md
 	@$(BIN)/python -m grpc_tools.protoc -I client --python_out=client --pyi_out=client client/dwcp/gateway/proto/*.proto
 	@$(BIN)/pytest -q tests/replica/core/test_traces.py --rewrite
 	@$(BIN)/dwcp sim latency --write docs
 
-.PHONY: help setup setup-dev lock demo kube-demo kube-down lint check test long sim generate
+.PHONY: help setup setup-dev lock demo kube-demo kube-down lint check test e2e-all long sim generate

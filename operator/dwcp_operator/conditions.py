@@ -26,6 +26,7 @@ from dwcp_operator.plan.steps import (
     CreateGenesis,
     CreateVolume,
     DeliverGenesis,
+    DropBackup,
     EnsureKeys,
     GrowVolume,
     ReportForeignGenesis,
@@ -34,6 +35,7 @@ from dwcp_operator.plan.steps import (
     ReportRollFailed,
     ReportStopped,
     RollMember,
+    ServeBackup,
     StartMember,
     Step,
     StopMember,
@@ -72,6 +74,7 @@ class Reason(StrEnum):
     EVIDENCE = "EvidenceAgreed"
     CLAIM = "EvidenceClaimed"
     ROLLING = "Rolling"
+    RESTORING = "Restoring"
     GROWING_VOLUMES = "GrowingVolumes"
     ROLL_FAILED = "RollFailed"
     ROLLED_BACK = "RolledBack"
@@ -184,7 +187,7 @@ def _progressing(seen: Situation) -> Verdict:
         return "False", Reason.NEEDS_ATTENTION, "the change has stopped: see Degraded"
     if waits:
         names = ", ".join(dict.fromkeys(name for wait in waits for name in wait.members))
-        return "True", waits[0].reason, f"waiting for {names}"
+        return "True", waits[0].reason, f"waiting for {names or 'the backup to be served'}"
     if seen.steps:
         return "False", Reason.NEEDS_ATTENTION, "nothing can be done without help: see Degraded"
     return "False", Reason.SETTLED, "everything is as the resource asks"
@@ -209,6 +212,8 @@ def _doing(step: Step) -> Reason:
             return Reason.AGREEING_ON_GENESIS
         case RollMember():
             return Reason.ROLLING
+        case ServeBackup() | DropBackup():
+            return Reason.RESTORING
         case StopMember():
             return Reason.HIBERNATING
         case GrowVolume():

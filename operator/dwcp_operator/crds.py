@@ -1,4 +1,4 @@
-"""The custom resource definition, generated from the models: `python -m dwcp_operator.crds`.
+"""The definitions, generated from the models: `python -m dwcp_operator.crds [backups]`.
 
 CEL notes. Rules that compare with oldSelf stand on the spec, never on the field: a rule on the
 field is bypassed by removing the field first. Messages are literal ternaries, since building
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any, Final
 
 import yaml
+from pydantic import BaseModel
 
-from dwcp_operator import resources, rules
+from dwcp_operator import backups, resources, rules
+from dwcp_operator.backups import DWCPBackup
 from dwcp_operator.resources import DWCPCluster
 
 Schema = dict[str, Any]
@@ -29,36 +32,61 @@ PRINTER_COLUMNS: Final = (
     ("Age", "date", ".metadata.creationTimestamp", "Time since the cluster was created"),
 )
 
+BACKUP_COLUMNS: Final = (
+    ("Cluster", "string", ".spec.cluster", "The cluster"),
+    ("Complete", "string", ".status.conditions[0].status", "Whether the last attempt worked"),
+    ("Revision", "integer", ".status.last.revision", "Revision of the newest backup"),
+    ("Last", "date", ".status.last.time", "Time since the newest backup"),
+    ("File", "string", ".status.last.file", "The newest backup"),
+)
+
 _LIST_KEYS: Final = {"conditions": "type", "members": "name", "volumes": "member", "sites": "name"}
 _DROPPED: Final = frozenset({"title", "additionalProperties", "examples"})
 
 
 def definition() -> Schema:
-    """The CustomResourceDefinition (apiextensions.k8s.io/v1) as a dict."""
+    """The CustomResourceDefinition (apiextensions.k8s.io/v1) of clusters as a dict."""
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    subresources = {"status": {}, "scale": scale}
+    version = _version(schema(), subresources, PRINTER_COLUMNS)
+    return _definition(resources, list(resources.CATEGORIES), version)
+
+
+def backup_definition() -> Schema:
+    """The CustomResourceDefinition of backups as a dict."""
+    return _definition(backups, [], _version(backup_schema(), {"status": {}}, BACKUP_COLUMNS))
+
+
+def _definition(named: ModuleType, categories: list[str], version: Schema) -> Schema:
     names = {
-        "kind": resources.KIND,
-        "listKind": f"{resources.KIND}List",
-        "plural": resources.PLURAL,
-        "singular": resources.SINGULAR,
-        "shortNames": list(resources.SHORT_NAMES),
-        "categories": list(resources.CATEGORIES),
+        "kind": named.KIND,
+        "listKind": f"{named.KIND}List",
+        "plural": named.PLURAL,
+        "singular": named.SINGULAR,
+        "shortNames": list(named.SHORT_NAMES),
+        **({"categories": categories} if categories else {}),
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{resources.PLURAL}.{resources.GROUP}"},
+        "metadata": {"name": f"{named.PLURAL}.{resources.GROUP}"},
         "spec": {
             "group": resources.GROUP,
             "scope": "Namespaced",
             "names": names,
-            "versions": [_version()],
+            "versions": [version],
         },
     }
 
 
-def render() -> str:
-    """The definition as YAML, with its header."""
-    text = yaml.dump(definition(), Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
+def render(made: Schema | None = None) -> str:
+    """A definition as YAML, with its header; that of clusters unless another is given."""
+    tree = made or definition()
+    text = yaml.dump(tree, Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
     return HEADER + text
 
 
@@ -69,23 +97,18 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def _version() -> Schema:
+def _version(
+    structural: Schema, subresources: Schema, columns: tuple[tuple[str, str, str, str], ...]
+) -> Schema:
     return {
         "name": resources.VERSION,
         "served": True,
         "storage": True,
-        "schema": {"openAPIV3Schema": schema()},
-        "subresources": {
-            "status": {},
-            "scale": {
-                "specReplicasPath": ".spec.replicas",
-                "statusReplicasPath": ".status.replicas",
-                "labelSelectorPath": ".status.selector",
-            },
-        },
+        "schema": {"openAPIV3Schema": structural},
+        "subresources": subresources,
         "additionalPrinterColumns": [
             {"name": name, "type": kind, "jsonPath": path, "description": description}
-            for name, kind, path, description in PRINTER_COLUMNS
+            for name, kind, path, description in columns
         ],
     }
 
@@ -95,18 +118,43 @@ def _version() -> Schema:
 
 def schema() -> Schema:
     """The structural schema of the resource."""
-    raw = DWCPCluster.model_json_schema(by_alias=True, mode="validation")
+    root = _root(DWCPCluster)
+    root["properties"]["spec"]["x-kubernetes-validations"] = list(_spec_rules())
+    root["x-kubernetes-validations"] = [_name_rule(), _growth_rule(), _adoption_rule()]
+    return root
+
+
+def backup_schema() -> Schema:
+    """The structural schema of a backup."""
+    root = _root(DWCPBackup)
+    period = f"duration(self.every) >= duration('{rules.BACKUP_PERIOD_MS_MIN}ms')"
+    root["properties"]["spec"]["x-kubernetes-validations"] = [
+        {
+            "rule": f"!has(self.every) || {period}",
+            "message": "spec.every is no time between backups: write 60s or more",
+            "fieldPath": ".every",
+            "reason": "FieldValueInvalid",
+        },
+        {
+            "rule": "self.cluster == oldSelf.cluster && self.claim == oldSelf.claim",
+            "message": "spec.cluster and spec.claim can not be changed: make another DWCPBackup",
+            "reason": "FieldValueForbidden",
+        },
+    ]
+    return root
+
+
+def _root(model: type[BaseModel]) -> Schema:
+    raw = model.model_json_schema(by_alias=True, mode="validation")
     root = _structural(raw, raw.get("$defs", {}))
     properties = root["properties"]
     del properties["apiVersion"], properties["kind"]
     properties["metadata"] = {"type": "object"}
-    properties["spec"]["x-kubernetes-validations"] = list(_spec_rules())
     return {
         "description": root["description"],
         "type": "object",
         "required": ["spec"],
         "properties": properties,
-        "x-kubernetes-validations": [_name_rule(), _growth_rule(), _adoption_rule()],
     }
 
 
@@ -250,6 +298,14 @@ def _spec_rules() -> Iterator[Schema]:
     }
     yield {
         "rule": (
+            "!has(self.bootstrap) || !has(self.bootstrap.backup) || "
+            "has(self.bootstrap.backup.claim)"
+        ),
+        "message": "spec.bootstrap.backup.claim is missing: name the claim with the backup",
+        "reason": "FieldValueRequired",
+    }
+    yield {
+        "rule": (
             f"duration(self.upgrade.stepDeadline) >= duration('{rules.STEP_DEADLINE_MS_MIN}ms') && "
             f"duration(self.upgrade.stepDeadline) <= duration('{rules.STEP_DEADLINE_MS_MAX}ms')"
         ),
@@ -298,4 +354,4 @@ def _unchanged(path: tuple[str, ...]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    sys.stdout.write(render(backup_definition() if "backups" in sys.argv[1:] else None))

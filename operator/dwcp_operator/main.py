@@ -11,14 +11,15 @@ from typing import Final
 
 import aiohttp
 
-from dwcp_operator.act.api import CLUSTER, ApiError, KubeApi
+from dwcp_operator.act.api import BACKUP, CLUSTER, ApiError, KubeApi
+from dwcp_operator.act.backups import BackupReconciler
 from dwcp_operator.act.dispatch import Dispatcher
 from dwcp_operator.act.events import Events
 from dwcp_operator.act.execute import Settings
 from dwcp_operator.act.health import Health, HealthServer
 from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.reconcile import Reconciler, Tools
-from dwcp_operator.act.watch import watch
+from dwcp_operator.act.watch import Wakes, watch
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.elector import Elector, LeaseLostError
 
@@ -52,6 +53,7 @@ class Operator:
         self._metrics = OperatorMetrics()
         self._elector = Elector(api, options.lease_namespace, LEASE_NAME, options.identity)
         self._dispatcher: Dispatcher | None = None
+        self._backups: Dispatcher | None = None
         self._health = HealthServer(self.health, self._metrics)
         self._stop = asyncio.Event()
 
@@ -59,9 +61,14 @@ class Operator:
         """What is so now."""
         return Health(
             leads=self._elector.held,
-            age_s=None if self._dispatcher is None else self._dispatcher.age_s(),
+            age_s=self._age_s(),
             contact_age_s=time.monotonic() - self._elector.contact_at,
         )
+
+    def _age_s(self) -> float | None:
+        if self._dispatcher is None or self._backups is None:
+            return None
+        return max(self._dispatcher.age_s(), self._backups.age_s())
 
     async def run(self) -> int:
         """Work until SIGTERM or SIGINT; the exit code. Raises what ends a task."""
@@ -98,16 +105,21 @@ class Operator:
             tasks.create_task(self._elector.hold())
             await self._wait_served()
             self._dispatcher = Dispatcher(tasks, self._reconciler, self._metrics)
+            self._backups = Dispatcher(
+                tasks, self._backup_reconciler, self._metrics, count=self._metrics.backups
+            )
             namespaces = self._options.namespaces
-            tasks.create_task(self._dispatcher.list_for_ever(self._api, namespaces))
-            tasks.create_task(watch(self._dispatcher.wake, namespaces, self._options.identity))
+            tasks.create_task(self._dispatcher.list_for_ever(self._api, CLUSTER, namespaces))
+            tasks.create_task(self._backups.list_for_ever(self._api, BACKUP, namespaces))
+            wakes = Wakes(self._dispatcher.wake, self._backups.wake)
+            tasks.create_task(watch(wakes, namespaces, self._options.identity))
 
     async def _wait_served(self) -> None:
         """Wait until the resource's definition is installed: kopf looks for it only once."""
         told = False
         while True:
             try:
-                if await self._api.serves(CLUSTER):
+                if await self._api.serves(CLUSTER) and await self._api.serves(BACKUP):
                     return
                 if not told:
                     _log.error(
@@ -129,6 +141,10 @@ class Operator:
             settings=self._options.settings,
         )
         return Reconciler(tools, namespace, name)
+
+    def _backup_reconciler(self, namespace: str, name: str) -> BackupReconciler:
+        writer = Writer(self._api, self._elector.require)
+        return BackupReconciler(writer, self._options.settings, namespace, name)
 
 
 async def run(options: Options) -> int:

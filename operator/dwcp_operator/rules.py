@@ -19,6 +19,7 @@ NAME_LENGTH_MAX: Final = 52
 REQUEST_TIMEOUT_MS_MIN: Final = 100
 REQUEST_TIMEOUT_MS_MAX: Final = 60_000
 SETTLE_TIME_MS_MAX: Final = 600_000
+BACKUP_PERIOD_MS_MIN: Final = 60_000
 STEP_DEADLINE_MS_MIN: Final = 10_000
 STEP_DEADLINE_MS_MAX: Final = 3_600_000
 CHECKPOINT_INTERVAL_MIN: Final = 10
@@ -128,6 +129,14 @@ def time_problem(text: str) -> str | None:
     """Why this time of day does not do, or None."""
     if re.fullmatch(TIME_PATTERN, text) is None:
         return "is not a time of day: write hours and minutes in UTC, such as 02:00"
+    return None
+
+
+def backup_period_problem(text: str) -> str | None:
+    """Why this time between backups does not do, or None."""
+    duration_ms = parse_duration_ms(text)
+    if duration_ms is None or duration_ms < BACKUP_PERIOD_MS_MIN:
+        return "is no time between backups: write 60s or more"
     return None
 
 

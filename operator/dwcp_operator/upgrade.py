@@ -56,6 +56,7 @@ def desired(cluster: DWCPCluster, out: Rollout, now_ms: int) -> Desired:
         cluster=cluster.metadata.name,
         members=cluster.member_names,
         adopt=cluster.spec.adopt is not None,
+        restore=cluster.spec.restore is not None,
         revision=out.template.revision,
         rolling=Rolling(
             deadline_ms=upgrade.step_deadline_ms,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kube import product
+from kube import product, reliability
 from kube.product import Cluster
 from sandbox.cluster import Sandbox
 from sandbox.shell import SandboxError
@@ -30,6 +30,7 @@ def sandbox() -> Iterator[Sandbox]:
     was_up = found.layout.record.exists()
     product.up(found)
     yield found
+    reliability.finish()
     if not was_up and os.environ.get("DWCP_KUBE_KEEP") != "1":
         product.down(found)
 

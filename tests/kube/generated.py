@@ -35,7 +35,8 @@ GOOD: dict[str, list[Any]] = {
                 "clusterId": "0" * 32,
                 "volumes": [{"member": f"demo-{i}", "claim": f"old-{i}"} for i in range(4)],
             }
-        }
+        },
+        {"backup": {"claim": "backups", "file": "demo.dwcpbackup", "genesisHash": "0" * 64}},
     ],
 }
 """Values that hold, of fields for which the schema alone seldom finds one."""

@@ -26,6 +26,7 @@ from dwcp_operator.plan import (
     CreateVolume,
     DeliverGenesis,
     Desired,
+    DropBackup,
     EnsureKeys,
     GenesisHeld,
     GenesisSeen,
@@ -34,6 +35,8 @@ from dwcp_operator.plan import (
     Observed,
     Report,
     RollMember,
+    ServeBackup,
+    Source,
     StartMember,
     Step,
     StopMember,
@@ -56,6 +59,7 @@ class World:
     def __init__(self, wanted: Desired) -> None:
         self.wanted = wanted
         self.keys = self.published = False
+        self.source = Source.ABSENT
         self.genesis: set[str] | None = None
         self.members = {name: MemberObserved(name=name) for name in wanted.members}
 
@@ -65,7 +69,8 @@ class World:
             held = GenesisHeld(
                 GENESIS, dict.fromkeys(self.members, b"k"), frozenset(self.genesis), self.published
             )
-        return Observed(keys=self.keys, genesis=held, members=tuple(self.members.values()))
+        members = tuple(self.members.values())
+        return Observed(keys=self.keys, genesis=held, members=members, source=self.source)
 
     def change(self, name: str, **changes: Any) -> None:
         self.members[name] = replace(self.members[name], **changes)
@@ -80,8 +85,15 @@ class World:
             case StartMember(name):
                 assert not self.members[name].running
                 self.change(name, running=True, identity=b"k", revision=self.wanted.revision)
+            case ServeBackup():
+                assert self.source is Source.ABSENT
+                self.source = Source.SERVING
+            case DropBackup():
+                assert all(member.ready for member in self.members.values())
+                self.source = Source.ABSENT
             case CreateGenesis():
                 assert self.genesis is None
+                assert self.wanted.restore == (self.source is Source.SERVING)
                 self.genesis = set()
             case DeliverGenesis(name):
                 assert self.genesis is not None
@@ -198,7 +210,7 @@ def test_the_world_above_knows_every_step_that_a_running_cluster_can_meet() -> N
     """So that a new kind of step is not left out here by mistake."""
     known = {
         EnsureKeys, CreateVolume, StartMember, CreateGenesis, DeliverGenesis, CompleteGenesis,
-        StopMember, WaitFor,
+        StopMember, WaitFor, ServeBackup, DropBackup,
     }  # fmt: skip
     changes = {RollMember, GrowVolume}
     others = {kind for kind in Step.__args__ if not kind.__name__.startswith("Report")}

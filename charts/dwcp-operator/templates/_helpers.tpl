@@ -27,14 +27,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{/* What the operator may do where clusters are: exactly what its actions need. */}}
 {{- define "dwcp.rules" -}}
 - apiGroups: [dwcp.dev]
-  resources: [dwcpclusters]
+  resources: [dwcpclusters, dwcpbackups]
   verbs: [get, list, watch]
 - apiGroups: [dwcp.dev]
-  resources: [dwcpclusters/status]
+  resources: [dwcpclusters/status, dwcpbackups/status]
   verbs: [update]
 # An owner reference that blocks the owner's deletion asks for this right.
 - apiGroups: [dwcp.dev]
-  resources: [dwcpclusters/finalizers]
+  resources: [dwcpclusters/finalizers, dwcpbackups/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]

@@ -20,6 +20,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.dynamic import DynamicClient
 
+from dwcp_operator import backups
 from dwcp_operator.build.names import MANAGER, Object
 from dwcp_operator.resources import API_VERSION, KIND, PLURAL
 
@@ -44,6 +45,7 @@ _PLURALS: Final = {
     ("monitoring.coreos.com/v1", "PodMonitor"): "podmonitors",
     ("monitoring.coreos.com/v1", "PrometheusRule"): "prometheusrules",
     (API_VERSION, KIND): PLURAL,
+    (API_VERSION, backups.KIND): backups.PLURAL,
 }
 
 
@@ -96,6 +98,7 @@ EVENT: Final = Kind("events.k8s.io/v1", "Event")
 POD_MONITOR: Final = Kind("monitoring.coreos.com/v1", "PodMonitor")
 PROMETHEUS_RULE: Final = Kind("monitoring.coreos.com/v1", "PrometheusRule")
 CLUSTER: Final = Kind(API_VERSION, KIND)
+BACKUP: Final = Kind(API_VERSION, backups.KIND)
 
 
 def kind_of(body: Mapping[str, Any]) -> Kind:

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from dwcp_operator.act.api import CLUSTER, ApiError, KubeApi
+from prometheus_client import Gauge
+
+from dwcp_operator.act.api import ApiError, Kind, KubeApi
 from dwcp_operator.act.metrics import OperatorMetrics
 
 ROUNDS_MAX: Final = 8
@@ -63,11 +65,13 @@ class Dispatcher:
         make: Callable[[str, str], Loop],
         metrics: OperatorMetrics,
         clock: Callable[[], float] = time.monotonic,
+        count: Gauge | None = None,
     ) -> None:
         self._clock = clock
         self._tasks = tasks
         self._make = make
         self._metrics = metrics
+        self._count = count or metrics.clusters
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
         self._workers: dict[Name, _Worker] = {}
         self._lister = self._clock()
@@ -79,7 +83,7 @@ class Dispatcher:
             worker.woken.set()
             return
         self._workers[namespace, name] = worker = _Worker(self._clock())
-        self._metrics.clusters.set(len(self._workers))
+        self._count.set(len(self._workers))
         self._tasks.create_task(self._work((namespace, name), worker))
 
     def age_s(self) -> float:
@@ -87,12 +91,12 @@ class Dispatcher:
         beats = [self._lister + LIST_EVERY_S, *(w.beat for w in self._workers.values())]
         return max(0.0, self._clock() - min(beats))
 
-    async def list_for_ever(self, api: KubeApi, namespaces: tuple[str, ...]) -> None:
+    async def list_for_ever(self, api: KubeApi, kind: Kind, namespaces: tuple[str, ...]) -> None:
         """Look for resources of which no event has come."""
         while True:
             try:
                 for namespace in namespaces or (None,):
-                    for found in await api.list(CLUSTER, namespace):
+                    for found in await api.list(kind, namespace):
                         self._find(found["metadata"]["namespace"], found["metadata"]["name"])
             except ApiError as error:
                 _log.warning("list-failed", extra={"detail": str(error)})
@@ -116,7 +120,7 @@ class Dispatcher:
             if await worker.pause(delay_s):
                 reconciler.touch()
         del self._workers[name]
-        self._metrics.clusters.set(len(self._workers))
+        self._count.set(len(self._workers))
         if worker.woken.is_set():
             self.wake(*name)
 

@@ -34,6 +34,7 @@ class EventReason(StrEnum):
     HIBERNATED = "Hibernated"
     MONITORING_ABSENT = "MonitoringAbsent"
     GENESIS_CREATED = "GenesisCreated"
+    RESTORED = "Restored"
     GENESIS_ADOPTED = "GenesisAdopted"
     GENESIS_PUBLISHED = "GenesisPublished"
     VIEW_CHANGED = "ViewChanged"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 
-from dwcp_operator.act.api import CLAIM, POD, SECRET, ApiError
+from dwcp_operator.act.api import CLAIM, POD, SECRET, SERVICE, ApiError
 from dwcp_operator.act.events import EventReason, Events
 from dwcp_operator.act.extras import Extras
 from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
@@ -13,7 +13,7 @@ from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.observe import Observer, has_ended, is_going
 from dwcp_operator.act.snapshot import Snapshot
 from dwcp_operator.act.writer import TakenError, Writer
-from dwcp_operator.build import budget, network, storage
+from dwcp_operator.build import backup, budget, network, storage
 from dwcp_operator.build.names import Object, Subject
 from dwcp_operator.build.pod import PodSettings, mounts_token, pod
 from dwcp_operator.conditions import Situation
@@ -24,9 +24,11 @@ from dwcp_operator.plan.steps import (
     CreateGenesis,
     CreateVolume,
     DeliverGenesis,
+    DropBackup,
     EnsureKeys,
     GrowVolume,
     RollMember,
+    ServeBackup,
     StartMember,
     Step,
     StopMember,
@@ -44,6 +46,8 @@ ACTS = (
     RollMember,
     StopMember,
     GrowVolume,
+    ServeBackup,
+    DropBackup,
 )
 """Steps that change something; the others are waits and reports."""
 
@@ -126,14 +130,12 @@ class Executor:
                 await post(subject, EventReason.VOLUME_CREATED, note)
             case StartMember(member):
                 await self._start(snapshot, member)
-            case CreateGenesis():
-                await self._keeper.create(snapshot, self._observer.identities, self._writer)
-                note = f"genesis record made, cluster id {subject.cluster_id}"
-                await post(subject, EventReason.GENESIS_CREATED, note)
-            case AdoptGenesis(member):
-                await self._adopt(snapshot, member)
-            case DeliverGenesis(member):
-                await self._deliver(snapshot, member)
+            case CreateGenesis() | AdoptGenesis() | DeliverGenesis():
+                await self._agree(snapshot, step)
+            case ServeBackup():
+                await self._serve(snapshot)
+            case DropBackup():
+                await self._drop(snapshot)
             case CompleteGenesis():
                 await self._keeper.publish(snapshot, self._writer)
                 first = subject.client_secret(subject.cluster.spec.clients[0])
@@ -147,6 +149,20 @@ class Executor:
                 await self._grow(snapshot, member)
             case _:
                 raise AssertionError(f"{step} acts on nothing")
+
+    async def _agree(
+        self, snapshot: Snapshot, step: CreateGenesis | AdoptGenesis | DeliverGenesis
+    ) -> None:
+        """Steps towards a genesis that all have signed."""
+        match step:
+            case CreateGenesis():
+                await self._keeper.create(snapshot, self._observer.identities, self._writer)
+                note = f"genesis record made, cluster id {snapshot.subject.cluster_id}"
+                await self._events.post(snapshot.subject, EventReason.GENESIS_CREATED, note)
+            case AdoptGenesis(member):
+                await self._adopt(snapshot, member)
+            case DeliverGenesis(member):
+                await self._deliver(snapshot, member)
 
     @property
     def _rollout(self) -> Rollout:
@@ -206,6 +222,22 @@ class Executor:
             size = snapshot.subject.cluster.spec.storage.size
             note = f"volume {found['metadata']['name']} of {member} is to grow to {size}"
             await self._events.post(snapshot.subject, EventReason.VOLUME_GROWN, note)
+
+    async def _serve(self, snapshot: Snapshot) -> None:
+        """Make what serves the backup; members that come later get their state from the others."""
+        subject = snapshot.subject
+        if snapshot.find(SERVICE, subject.restore_name) is None:
+            await self._writer.create(backup.restore_service(subject))
+        if snapshot.find(POD, subject.restore_name) is None:
+            await self._writer.create(backup.restore_pod(subject, self._settings.pod))
+
+    async def _drop(self, snapshot: Snapshot) -> None:
+        """Remove the Pod; the Service leads nowhere then, and goes with the resource."""
+        found = snapshot.find(POD, snapshot.subject.restore_name)
+        if found is not None and not is_going(found):
+            await self._writer.delete(found)
+            note = "every member has taken its state from the backup"
+            await self._events.post(snapshot.subject, EventReason.RESTORED, note)
 
     async def _adopt(self, snapshot: Snapshot, member: str) -> None:
         probe = self._observer.probe(snapshot, member)

@@ -16,6 +16,7 @@ import msgspec
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.records import (
     Identity,
+    Origin,
     SignedGenesis,
     check_genesis,
     genesis_signing_bytes,
@@ -26,7 +27,7 @@ from dwcp_operator.act.snapshot import Snapshot
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build import genesis
 from dwcp_operator.build import secrets as build
-from dwcp_operator.build.names import Subject
+from dwcp_operator.build.names import Object, Subject
 from dwcp_operator.plan.observed import GenesisHeld
 
 TOKEN_BYTES: Final = 32
@@ -43,6 +44,8 @@ class GenesisKeeper:
 
     def __init__(self) -> None:
         self.signed: SignedGenesis | None = None
+        self.origin: Origin | None = None
+        """What the backup proves that the cluster is to begin from, once it is served."""
         self._published = False
 
     def refresh(self, snapshot: Snapshot) -> None:
@@ -147,11 +150,12 @@ class GenesisKeeper:
         subject = snapshot.subject
         admin = _admin(snapshot)
         clients = {name: key.public_key for name, key in _client_keys(snapshot).items()}
-        record = genesis.record(subject, identities, clients, admin.public_key)
+        record = genesis.record(subject, identities, clients, admin.public_key, self.origin)
         signed = SignedGenesis(
             record=record,
             admin_sig=admin.sign(genesis_signing_bytes(record)),
             member_sigs=(b"",) * len(record.members),
+            origin=self.origin,
         )
         problem = check_genesis(signed, Ed25519Verifier())
         assert problem is None, f"made a genesis that does not hold: {problem}"
@@ -196,12 +200,17 @@ def _checked(subject: Subject, data: bytes, where: str) -> SignedGenesis:
     return signed
 
 
+def admin_of(found: Object) -> Ed25519Signer:
+    """The admin's key in its Secret. Raises KeeperError."""
+    return _key(build.data_of(found).get(build.ADMIN_KEY), found["metadata"]["name"])
+
+
 def _admin(snapshot: Snapshot) -> Ed25519Signer:
     name = snapshot.subject.admin_secret
     found = snapshot.find(SECRET, name)
     if found is None:
         raise KeeperError(f"the Secret {name} with the admin's key is missing: restore it")
-    return _key(build.data_of(found).get(build.ADMIN_KEY), name)
+    return admin_of(found)
 
 
 def _client_keys(snapshot: Snapshot) -> dict[str, Ed25519Signer]:

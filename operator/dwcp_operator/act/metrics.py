@@ -49,6 +49,9 @@ class OperatorMetrics:
         self.clusters = Gauge(
             "dwcp_operator_clusters", "Resources that are looked after", registry=self._registry
         )
+        self.backups = Gauge(
+            "dwcp_operator_backups", "DWCPBackups that are looked after", registry=self._registry
+        )
         self.leads = Gauge(
             "dwcp_operator_leader",
             "1 while this process holds the lease and acts",

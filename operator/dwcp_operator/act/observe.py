@@ -10,15 +10,22 @@ from typing import Any, Final, TypedDict
 import aiohttp
 import msgspec
 
-from dwcp.wire.decoding import json_decoder_of
-from dwcp.wire.records import Identity, SignedGenesis, is_complete
-from dwcp_operator.act.api import CLAIM, POD
+from dwcp.wire.decoding import decoder_of, json_decoder_of
+from dwcp.wire.records import Identity, Origin, SignedGenesis, is_complete
+from dwcp_operator.act.api import CLAIM, POD, SERVICE
 from dwcp_operator.act.keeper import GenesisKeeper
 from dwcp_operator.act.snapshot import Snapshot
-from dwcp_operator.build.names import CLIENT_PORT
+from dwcp_operator.build.names import CLIENT_PORT, SERVE_PORT
 from dwcp_operator.build.pod import SPEC_HASH
 from dwcp_operator.local.probe import TIMEOUT, Probe, ProbeError
-from dwcp_operator.plan.observed import GenesisSeen, MemberObserved, Observed, Report, Volume
+from dwcp_operator.plan.observed import (
+    GenesisSeen,
+    MemberObserved,
+    Observed,
+    Report,
+    Source,
+    Volume,
+)
 from dwcp_operator.rules import size_bytes
 
 REASON_BYTES_MAX: Final = 4096
@@ -48,6 +55,19 @@ class _NotReady(msgspec.Struct, frozen=True):
 
 
 _decode_not_ready: Callable[[bytes], _NotReady] = json_decoder_of(_NotReady)
+
+
+_decode_origin: Callable[[bytes], Origin] = decoder_of(Origin)
+
+
+def last_words(pod: Mapping[str, Any]) -> str:
+    """What the container of a Pod said when it last ended."""
+    statuses: list[Any] = pod.get("status", {}).get("containerStatuses") or []
+    for state in ("state", "lastState"):
+        ended = statuses[0].get(state, {}).get("terminated", {}) if statuses else {}
+        if ended.get("message"):
+            return str(ended["message"]).strip()[:1000]
+    return ""
 
 
 class Observer:
@@ -80,10 +100,40 @@ class Observer:
             *(self._member(snapshot, name) for name in snapshot.subject.members)
         )
         return Observed(
+            source=await self._source(snapshot),
             keys=self._keeper.keys_exist(snapshot),
             genesis=self._keeper.held(),
             members=tuple(members),
         )
+
+    async def _source(self, snapshot: Snapshot) -> Source:
+        """Who serves the backup that the cluster begins from; it must be of the genesis named."""
+        wanted = snapshot.subject.cluster.spec.restore
+        if wanted is None:
+            return Source.ABSENT
+        name = snapshot.subject.restore_name
+        pod = snapshot.find(POD, name)
+        self.problems.pop(name, None)
+        if pod is None or snapshot.find(SERVICE, name) is None or is_going(pod):
+            return Source.ABSENT
+        if self._keeper.origin is not None or self._keeper.signed is not None:
+            return Source.SERVING
+        address = pod.get("status", {}).get("podIP")
+        try:
+            async with self._http.get(
+                f"http://{address}:{SERVE_PORT}/origin", timeout=TIMEOUT
+            ) as response:
+                found = _decode_origin(await response.content.read(REASON_BYTES_MAX))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.DecodeError):
+            ended = last_words(pod)
+            if ended:
+                self.problems[name] = f"{name} can not serve the backup: {ended}"
+            return Source.STARTING
+        if found.genesis.hex() != wanted.genesis_hash:
+            self.problems[name] = f"{name} serves a backup of another cluster than was asked for"
+            return Source.STARTING
+        self._keeper.origin = msgspec.structs.replace(found, loss=wanted.accepted_loss)
+        return Source.SERVING
 
     async def _member(self, snapshot: Snapshot, name: str) -> MemberObserved:
         pod = snapshot.find(POD, name)

@@ -108,6 +108,8 @@ def _wanted_by_name(subject: Subject) -> list[tuple[Kind, str]]:
     wanted += [(SECRET, subject.client_secret(c)) for c in subject.cluster.spec.clients]
     wanted += [(SECRET, subject.token_secret(m)) for m in subject.members]
     wanted += [(CONFIG_MAP, subject.genesis_map)]
+    if subject.cluster.spec.restore is not None:
+        wanted += [(POD, subject.restore_name), (SERVICE, subject.restore_name)]
     if subject.cluster.spec.adopt is not None:
         wanted += [(CLAIM, subject.claim(m)) for m in subject.members]
     return wanted

@@ -11,16 +11,26 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
 
+from dwcp_operator import backups
 from dwcp_operator.build.names import CLUSTER_LABEL
 from dwcp_operator.resources import GROUP, PLURAL, VERSION
 
 WORKERS_MAX: Final = 16
 
 Wake = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wakes:
+    """What an event of a cluster, and one of a backup, calls with namespace and name."""
+
+    cluster: Wake
+    backup: Wake
 
 
 class WatchEndedError(Exception):
@@ -43,7 +53,7 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-def registry(wake: Wake) -> kopf.OperatorRegistry:
+def registry(wakes: Wakes) -> kopf.OperatorRegistry:
     """What is watched: the resources, and the Pods and claims that bear a cluster's label."""
     made = kopf.OperatorRegistry()
 
@@ -56,7 +66,12 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=made)
     async def resource(namespace: str | None, name: str, **_: Any) -> None:
         assert namespace is not None, "the resource is namespaced"
-        wake(namespace, name)
+        wakes.cluster(namespace, name)
+
+    @kopf.on.event(GROUP, VERSION, backups.PLURAL, registry=made)
+    async def backup(namespace: str | None, name: str, **_: Any) -> None:
+        assert namespace is not None, "the resource is namespaced"
+        wakes.backup(namespace, name)
 
     @kopf.on.event("", "v1", "pods", labels={CLUSTER_LABEL: kopf.PRESENT}, registry=made)
     @kopf.on.event(
@@ -64,24 +79,27 @@ def registry(wake: Wake) -> kopf.OperatorRegistry:
     )
     async def part(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
         assert namespace is not None, "Pods and claims are namespaced"
-        wake(namespace, labels[CLUSTER_LABEL])
+        wakes.cluster(namespace, labels[CLUSTER_LABEL])
 
     return made
 
 
-async def watch(wake: Wake, namespaces: tuple[str, ...], identity: str) -> None:
-    """Watch until cancelled; `wake` is called in the caller's loop.
+async def watch(wakes: Wakes, namespaces: tuple[str, ...], identity: str) -> None:
+    """Watch until cancelled; `wakes` are called in the caller's loop.
 
     Raises WatchEndedError, or what kopf raised.
     """
     loop, stop = asyncio.get_running_loop(), threading.Event()
 
-    def wake_here(namespace: str, name: str) -> None:
-        loop.call_soon_threadsafe(wake, namespace, name)
+    def here(wake: Wake) -> Wake:
+        def wake_here(namespace: str, name: str) -> None:
+            loop.call_soon_threadsafe(wake, namespace, name)
+
+        return wake_here
 
     def run() -> None:
         kopf.run(
-            registry=registry(wake_here),
+            registry=registry(Wakes(here(wakes.cluster), here(wakes.backup))),
             settings=settings(),
             # Else kopf asks for the user's name, and a user id alone has none.
             identity=identity,  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ class Writer:
     """Every write asks `require` first, which raises when this process may no longer act."""
 
     def __init__(self, api: KubeApi, require: Callable[[], None]) -> None:
-        self._api = api
+        self.api = self._api = api
         self._require = require
         self._applied: dict[Key, tuple[str, str]] = {}
 

@@ -10,9 +10,11 @@ from dwcp.wire.records import (
     EpochRecord,
     Identity,
     Member,
+    Origin,
     Parameters,
     start_hash,
 )
+from dwcp.wire.signing import ZERO_HASH
 from dwcp_operator import rules
 from dwcp_operator.build.names import CLIENT_PORT, PEER_PORT, Object, Subject
 
@@ -24,10 +26,12 @@ def record(
     identities: Mapping[str, Identity],
     clients: Mapping[str, bytes],
     admin: bytes,
+    origin: Origin | None = None,
 ) -> EpochRecord:
     """The record that begins the cluster, from the members' verified identities by name.
 
-    `clients` are public keys by client name, `admin` is the admin's public key.
+    `clients` are public keys by client name, `admin` is the admin's public key. `origin`:
+    where the cluster's first state comes from.
     """
     spec, cluster_id = subject.cluster.spec, bytes.fromhex(subject.cluster_id)
     members = tuple(
@@ -58,6 +62,7 @@ def record(
         start_index=0,
         start_hash=start_hash(cluster_id),
         leader=0,
+        previous=ZERO_HASH if origin is None else origin.hash(),
     )
 
 

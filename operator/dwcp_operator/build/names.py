@@ -16,6 +16,7 @@ CLUSTER_ID_LABEL: Final = "dwcp.dev/cluster-id"
 MEMBER_LABEL: Final = "dwcp.dev/member"
 CLIENT_PORT: Final = 7420
 PEER_PORT: Final = 7421
+SERVE_PORT: Final = 7430
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,16 @@ class Subject:
     def dashboard_map(self) -> str:
         """The ConfigMap with the Grafana dashboard."""
         return f"{self.name}-dashboard"
+
+    @property
+    def restore_name(self) -> str:
+        """The Pod and the Service that serve the backup which the cluster begins from."""
+        return f"{self.name}-restore"
+
+    @property
+    def restore_url(self) -> str:
+        """Where members fetch that backup."""
+        return f"http://{self.restore_name}.{self.namespace}.svc:{SERVE_PORT}/backup"
 
     def client_secret(self, client: str) -> str:
         """What a client's pod mounts: its key and the complete genesis."""

@@ -14,6 +14,14 @@ class Volume(StrEnum):
     PRESENT = "present"
 
 
+class Source(StrEnum):
+    """What is known of who serves a backup."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    SERVING = "serving"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rolling:
     """How members are brought to another revision.
@@ -40,6 +48,7 @@ class Desired:
     `adopt`: begin from volumes and the genesis that an earlier cluster left behind. `revision`
     names what members are to be made from; with "" nothing is rolled. `volume_bytes`: the size of
     every volume. `paused`: only look. `hibernate`: stop all members and keep what they hold.
+    `restore`: begin from the state in a backup, which somebody must serve to the members.
     """
 
     cluster: str
@@ -50,6 +59,7 @@ class Desired:
     volume_bytes: int = 0
     paused: bool = False
     hibernate: bool = False
+    restore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +163,13 @@ class MemberObserved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Everything that is seen now. A member that is not listed has never been seen."""
+    """Everything that is seen now. A member that is not listed has never been seen.
+
+    `source`: what is known of who serves the backup that the cluster begins from.
+    """
 
     keys: bool = False
+    source: Source = Source.ABSENT
     genesis: GenesisHeld | None = None
     members: tuple[MemberObserved, ...] = field(default=())
 

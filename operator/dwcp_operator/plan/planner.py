@@ -17,10 +17,18 @@ What never happens: a second genesis; a member whose volume is gone made anew un
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from dwcp_operator.plan.backoff import restart
 from dwcp_operator.plan.growth import grow
-from dwcp_operator.plan.observed import Desired, GenesisHeld, MemberObserved, Observed, Volume
+from dwcp_operator.plan.observed import (
+    Desired,
+    GenesisHeld,
+    MemberObserved,
+    Observed,
+    Source,
+    Volume,
+)
 from dwcp_operator.plan.roll import is_begun, roll
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
@@ -28,17 +36,21 @@ from dwcp_operator.plan.steps import (
     CreateGenesis,
     CreateVolume,
     DeliverGenesis,
+    DropBackup,
     EnsureKeys,
     ReportForeignGenesis,
     ReportForeignVolume,
     ReportLostVolume,
     ReportStopped,
+    ServeBackup,
     StartMember,
     Step,
     StopMember,
     WaitFor,
     WaitReason,
 )
+
+SERVE_AGAIN_MS: Final = 20_000
 
 
 def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
@@ -55,8 +67,9 @@ def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
         return (*steps, *grow(desired, members))
     for member in members:
         steps.extend(_run(desired, observed.genesis, member))
+    steps.extend(_serve(desired, observed, members))
     if observed.genesis is None:
-        steps.extend(_begin(desired, members))
+        steps.extend(_begin(desired, observed.source, members))
     else:
         steps.extend(_hand_out(observed.genesis, members))
     return (*steps, *grow(desired, members), *roll(desired, observed))
@@ -89,7 +102,26 @@ def _run(desired: Desired, genesis: GenesisHeld | None, member: MemberObserved) 
         yield StartMember(member.name)
 
 
-def _begin(desired: Desired, members: tuple[MemberObserved, ...]) -> Iterator[Step]:
+def _serve(
+    desired: Desired, observed: Observed, members: tuple[MemberObserved, ...]
+) -> Iterator[Step]:
+    """The backup is served until every member votes, and has therefore taken its state."""
+    if not desired.restore:
+        return
+    begun = is_begun(observed.genesis)
+    lacking = not begun or any(_lacks_state(member) for member in members)
+    if observed.source is Source.ABSENT and lacking:
+        yield ServeBackup()
+    elif observed.source is not Source.ABSENT and begun and all(m.ready for m in members):
+        yield DropBackup()
+
+
+def _lacks_state(member: MemberObserved) -> bool:
+    """True for a member that has run for a while and has nothing to say: it may wait for state."""
+    return member.running and member.report is None and member.unready_for_ms >= SERVE_AGAIN_MS
+
+
+def _begin(desired: Desired, source: Source, members: tuple[MemberObserved, ...]) -> Iterator[Step]:
     """No genesis is kept: take over the one that members hold, or make it when none does."""
     holders = [m for m in members if m.genesis is not None]
     hashes = {m.genesis.hash for m in holders if m.genesis is not None}
@@ -102,6 +134,8 @@ def _begin(desired: Desired, members: tuple[MemberObserved, ...]) -> Iterator[St
         yield WaitFor(WaitReason.IDENTITY, unknown)
     elif desired.adopt:
         yield WaitFor(WaitReason.ADOPTED_VOLUME, tuple(m.name for m in members))
+    elif desired.restore and source is not Source.SERVING:
+        yield WaitFor(WaitReason.BACKUP, ())
     else:
         yield CreateGenesis()
 

@@ -19,6 +19,7 @@ class WaitReason(StrEnum):
     QUORUM = "WaitingForQuorum"
     WINDOW = "WaitingForMaintenanceWindow"
     GROWTH = "WaitingForVolumeGrowth"
+    BACKUP = "WaitingForBackup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,16 @@ class StartMember:
 @dataclass(frozen=True, slots=True)
 class CreateGenesis:
     """Make the genesis record from the verified identities, once: refuse when one exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeBackup:
+    """Serve the backup that the cluster begins from to its members."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropBackup:
+    """Serve the backup no longer: every member has taken its state from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +153,8 @@ Step = (
     | CreateVolume
     | StartMember
     | CreateGenesis
+    | ServeBackup
+    | DropBackup
     | AdoptGenesis
     | DeliverGenesis
     | CompleteGenesis

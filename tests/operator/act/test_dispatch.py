@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dwcp_operator.act.api import ApiError
+from dwcp_operator.act.api import CLUSTER, ApiError
 from dwcp_operator.act.dispatch import Dispatcher
 from dwcp_operator.act.health import AGE_S_MAX, Health
 from dwcp_operator.act.metrics import OperatorMetrics
@@ -116,6 +116,6 @@ async def test_resources_of_which_no_event_came_are_found() -> None:
     async with serving() as (server, api), asyncio.TaskGroup() as tasks:
         server.put("dwcpclusters", resource())
         dispatcher = await run(rounds, tasks)
-        tasks.create_task(dispatcher.list_for_ever(api, ()))
+        tasks.create_task(dispatcher.list_for_ever(api, CLUSTER, ()))
         await until(lambda: rounds.made == ["shop/demo"], what="the listed resource")
         cancel_all()

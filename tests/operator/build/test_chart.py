@@ -10,17 +10,16 @@ import yaml
 
 from dwcp_operator import chart as cluster_chart
 from dwcp_operator.build.storage import AccessMode
-from dwcp_operator.crds import render
+from dwcp_operator.crds import backup_definition, render
 from dwcp_operator.resources import ClusterSpec
 
 CHARTS = Path(__file__).resolve().parents[3] / "charts"
 
 
 def test_the_charts_definition_is_up_to_date() -> None:
-    copy = CHARTS / "dwcp-crds" / "files" / "dwcpclusters.yaml"
-    assert copy.read_text() == render(), (
-        "stale: run  python -m dwcp_operator.crds > charts/dwcp-crds/files/dwcpclusters.yaml"
-    )
+    files = CHARTS / "dwcp-crds" / "files"
+    for name, text in (("dwcpclusters", render()), ("dwcpbackups", render(backup_definition()))):
+        assert (files / f"{name}.yaml").read_text() == text, "stale: run  make generate"
 
 
 def test_the_charts_values_meet_their_schema_keys() -> None:
