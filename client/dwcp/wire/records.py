@@ -100,6 +100,7 @@ class EpochRecord(Struct, frozen=True, array_like=True):
     digest of the SEALs from which this record follows; both are zero in genesis, but that
     `previous` names the Origin of a cluster that was made from a backup. The members
     numbered in `barred` were proven to have lied as leaders, and never lead in this epoch.
+    `forced`: the protocol that the admin holds until it is released; a fail-over may run another.
     """
 
     cluster_id: Annotated[bytes, Meta(min_length=CLUSTER_ID_BYTES, max_length=CLUSTER_ID_BYTES)]
@@ -119,6 +120,7 @@ class EpochRecord(Struct, frozen=True, array_like=True):
     previous: Hash = ZERO_HASH
     seals: Hash = ZERO_HASH
     barred: tuple[Count, ...] = ()
+    forced: Protocol | None = None
 
     def hash(self) -> bytes:
         """Names the record: 32 bytes over its canonical encoding."""

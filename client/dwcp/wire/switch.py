@@ -6,7 +6,7 @@ SEALs recover acts (epochs.md, Switching).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,6 +15,7 @@ from dwcp.wire.records import Member, Protocol
 from dwcp.wire.signing import Count, Scope, Signature
 
 MEMBERS_MAX = 1024
+Hold = Literal["as-is", "force", "release"]
 
 
 class SwitchRequest(Struct, frozen=True, array_like=True, tag="switch-request"):
@@ -42,12 +43,15 @@ class AdminSwitch(Struct, frozen=True, array_like=True, tag="admin-switch"):
     """The admin's order: protocol and whole member set of the record that follows `epoch`.
 
     Signed under the record that it ends, so that it can not be replayed in a later epoch.
+    `hold`: force the protocol, so that it stays until released, release what was forced, or leave
+    that as it is.
     """
 
     epoch: Count
     protocol: Protocol
     members: Annotated[tuple[Member, ...], Meta(max_length=MEMBERS_MAX)]
     sig: Signature
+    hold: Hold = "as-is"
 
     def signing_bytes(self, scope: Scope) -> bytes:
         """What the admin signs: every field but the signature."""

@@ -59,7 +59,7 @@ from dwcp.wire.records import (
     start_hash,
 )
 from dwcp.wire.signing import digest
-from dwcp.wire.switch import AdminSwitch, SwitchRequest
+from dwcp.wire.switch import AdminSwitch, Hold, SwitchRequest
 from dwcp_replica.core.effects import (
     EVERYONE,
     Alarm,
@@ -202,12 +202,20 @@ class Conversation:
         return Member(f"talk-{me}", key, key, f"talk-{me}:1", f"http://talk-{me}:2")
 
     def order(
-        self, members: list[int], to: int = 0, protocol: Protocol | None = None
+        self,
+        members: list[int],
+        to: int = 0,
+        protocol: Protocol | None = None,
+        hold: Hold = "as-is",
     ) -> AdminSwitch:
         """The admin's order that these replicas be the members, given to one of them."""
         record = self.replicas[to].standing().record
         unsigned = AdminSwitch(
-            record.epoch, protocol or record.protocol, tuple(map(self.member, members)), bytes(64)
+            record.epoch,
+            protocol or record.protocol,
+            tuple(map(self.member, members)),
+            bytes(64),
+            hold,
         )
         signed = unsigned.signing_bytes(scope_of(self.genesis, record))
         order = msgspec.structs.replace(unsigned, sig=self.admin.sign(signed))

@@ -29,7 +29,7 @@ from dwcp.wire.switch import AdminSwitch, Switch, SwitchRequest
 from dwcp_replica.core import peers, state_source, transfer
 from dwcp_replica.core.chain import Point
 from dwcp_replica.core.effects import BaseRecord, EntryRecord, Retired, TransferStarted
-from dwcp_replica.core.epochs import succession, switching
+from dwcp_replica.core.epochs import homing, succession, switching
 from dwcp_replica.core.epochs.cooldown import Cooldown
 from dwcp_replica.core.epochs.directory import OUTSIDERS, Directory
 from dwcp_replica.core.epochs.line import RECORDS_MAX, Line
@@ -71,6 +71,11 @@ class Keeper:
 
     def begin(self, core: Core) -> None:
         """A new epoch's record is in force."""
+        before = self.line.chain.record(core.record.epoch - 1)
+        assert before is not None, "records come in order"
+        self.cooldown = homing.followed(
+            self.cooldown, self.line.chain.genesis, before, core.record, core.now_ms
+        )
         self.directory.enter(core.record)
         self.ready.clear()
         self.my_ready = None
@@ -311,6 +316,18 @@ class Keeper:
             self.cooldown = self.cooldown.failed(core.now_ms)
             switching.request(core, core.record.protocol)
 
+    def _go_home(self, core: Core) -> None:
+        """Ask for the protocol that should run, once my cool-down is over."""
+        wanted = homing.home(self.line.chain.genesis, core.record)
+        if wanted is None or wanted == core.record.protocol or not can_end(core.record):
+            return
+        if core.waiting or core.mute is not None or core.halted is not None:
+            return
+        mine = core.ending.requests.get(core.me)
+        asked = mine is not None and mine.protocol == wanted
+        if not asked and self.cooldown.allows(core.now_ms):
+            switching.request(core, wanted)
+
     # --- SWITCH --------------------------------------------------------------------------------
 
     def order(self, core: Core, order: AdminSwitch) -> None:
@@ -354,6 +371,7 @@ class Keeper:
 
     def start(self, core: Core) -> None:
         """The first tick of a life: a nonce that no earlier life used."""
+        self.cooldown = homing.resumed(self.line.chain.records, core.now_ms)
         clock = core.now_ms.to_bytes(8, "big") + core.wall_ms.to_bytes(8, "big")
         self.muteness.nonce = digest("mute", clock, core.log.tip.hash)
 
@@ -368,6 +386,7 @@ class Keeper:
             self._spread_ready(core, self.my_ready)
         if core.sealed:
             return
+        self._go_home(core)
         for order in core.ending.orders:
             core.broadcast(order)
         mine = core.ending.requests.get(core.me)

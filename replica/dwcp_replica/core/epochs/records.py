@@ -14,7 +14,7 @@ import msgspec
 
 from dwcp.wire.epochs import Panics, Seal, seals_digest
 from dwcp.wire.peer import Equivocation, Fork, Header
-from dwcp.wire.records import EpochRecord, Member
+from dwcp.wire.records import EpochRecord, Member, Protocol
 from dwcp.wire.switch import AdminSwitch, Switch
 from dwcp_replica.core import evidence
 from dwcp_replica.core.certificates import Membership
@@ -42,6 +42,7 @@ def next_record(
     if proven or any(isinstance(seal.trigger, Panics) for seal in seals):
         protocol = FALLBACK
     members = switch.members if isinstance(switch, AdminSwitch) else record.members
+    forced = forced_by(record, switch)
     barred = barred_among(record, proven, members)
     epoch, tip = record.epoch + 1, start.tip
     return msgspec.structs.replace(
@@ -56,7 +57,15 @@ def next_record(
         previous=record.hash(),
         seals=seals_digest(seals),
         barred=barred,
+        forced=forced,
     )
+
+
+def forced_by(record: EpochRecord, switch: Switch | None) -> Protocol | None:
+    """The protocol that is held from now on: what an order says, else as before."""
+    if isinstance(switch, AdminSwitch) and switch.hold != "as-is":
+        return switch.protocol if switch.hold == "force" else None
+    return record.forced
 
 
 def first_leader(epoch: int, n: int, barred: tuple[int, ...]) -> int:

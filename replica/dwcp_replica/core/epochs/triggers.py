@@ -67,6 +67,9 @@ def members_fault(members: tuple[Member, ...], trust: str) -> str | None:
 
 
 def _requests_fault(membership: Membership, switch: RequestedSwitch) -> str | None:
+    record = membership.record
+    if record.forced is not None and switch.protocol not in (record.forced, record.protocol):
+        return "switch-forced"
     askers = [request.member for request in switch.requests]
     if len(set(askers)) != len(askers) or len(askers) < doubters(membership):
         return "switch-requests"
