@@ -20,7 +20,14 @@ from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.epochs import Records
-from dwcp.wire.records import EpochRecord, Member, SignedGenesis, check_genesis, scope_of
+from dwcp.wire.records import (
+    EpochRecord,
+    Member,
+    Protocol,
+    SignedGenesis,
+    check_genesis,
+    scope_of,
+)
 from dwcp.wire.switch import AdminSwitch
 
 EXIT_BROKEN: Final = 1
@@ -29,6 +36,8 @@ EXIT_NO_ANSWER: Final = 4
 ASK_S_MAX: Final = 5.0
 AGAIN_S: Final = 0.3
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
+MODES: Final[dict[str, Protocol]] = {"Internet": "pbft", "Datacenter": "raft"}
+RELEASE: Final = "release"
 
 _decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 _decode_records: Callable[[bytes], Records] = decoder_of(Records)
@@ -54,11 +63,28 @@ def admin() -> None:
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=30.0)
 def refresh(data_dir: Path, timeout_s: float) -> None:
     """Begin another epoch with the same members and protocol."""
-    genesis, signer = genesis_of(data_dir), admin_key(data_dir)
-    epoch = asyncio.run(_refresh(genesis, signer, timeout_s))
-    if epoch is None:
-        _fail(EXIT_NO_ANSWER, f"no epoch began within {timeout_s:g} s: check `dwcp status`")
-    click.echo(f"epoch {epoch} has begun")
+    record = _ordered(data_dir, timeout_s, lambda order: order, lambda _: True)
+    click.echo(f"epoch {record.epoch} has begun")
+
+
+@admin.command("force-mode")
+@click.argument("mode", type=click.Choice([*MODES, RELEASE], case_sensitive=False))
+@_data
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=30.0)
+def force_mode(mode: str, data_dir: Path, timeout_s: float) -> None:
+    """Run Internet (PBFT) or Datacenter (Raft), and hold it until it is released."""
+    protocol = MODES.get(mode)
+
+    def change(order: AdminSwitch) -> AdminSwitch:
+        if protocol is None:
+            return msgspec.structs.replace(order, hold="release")
+        return msgspec.structs.replace(order, protocol=protocol, hold="force")
+
+    record = _ordered(data_dir, timeout_s, change, lambda record: record.forced == protocol)
+    held = "nothing is held" if protocol is None else f"{mode} is held until it is released"
+    click.echo(f"epoch {record.epoch} has begun with {record.protocol}; {held}")
+    if protocol is not None and record.protocol != protocol:
+        click.echo("Raft was given up at the same time: it comes back after a cool-down", err=True)
 
 
 @admin.command()
@@ -103,6 +129,7 @@ def _row(record: EpochRecord) -> dict[str, object]:
     return {
         "epoch": record.epoch,
         "protocol": record.protocol,
+        "held": record.forced or "-",
         "start": record.start_index,
         "leader": record.members[record.leader].name,
         "members": ",".join(member.name for member in record.members),
@@ -111,23 +138,45 @@ def _row(record: EpochRecord) -> dict[str, object]:
     }
 
 
-async def _refresh(genesis: EpochRecord, signer: Ed25519Signer, timeout_s: float) -> int | None:
-    """Order it for whatever epoch is present, until a later one has begun."""
+Change = Callable[[AdminSwitch], AdminSwitch]
+"""What an order says besides the present members and protocol."""
+Fits = Callable[[EpochRecord], bool]
+"""True for a later record that says what was ordered."""
+
+
+def _ordered(data_dir: Path, timeout_s: float, change: Change, fits: Fits) -> EpochRecord:
+    """The record of the epoch that begins with this order."""
+    genesis, signer = genesis_of(data_dir), admin_key(data_dir)
+    record = asyncio.run(order_epoch(genesis, signer, timeout_s, change, fits))
+    if record is None:
+        _fail(EXIT_NO_ANSWER, f"no epoch began within {timeout_s:g} s: check `dwcp status`")
+    return record
+
+
+async def order_epoch(
+    genesis: EpochRecord,
+    signer: Ed25519Signer,
+    timeout_s: float,
+    change: Change,
+    fits: Fits,
+) -> EpochRecord | None:
+    """Order it for whatever epoch is present, until a later one has begun that fits."""
     ends_s = time.monotonic() + timeout_s
     async with aiohttp.ClientSession() as http:
         chain = await follow(http, genesis)
         before = chain.current.epoch
         while time.monotonic() < ends_s:
             record = chain.current
-            unsigned = AdminSwitch(record.epoch, record.protocol, record.members, bytes(64))
+            same = AdminSwitch(record.epoch, record.protocol, record.members, bytes(64))
+            unsigned = change(same)
             sig = signer.sign(unsigned.signing_bytes(scope_of(genesis, record)))
             body = msgspec.msgpack.encode(msgspec.structs.replace(unsigned, sig=sig))
             for member in record.members:
                 await _call(http, "POST", member, "orders", body)
             await asyncio.sleep(AGAIN_S)
             chain = await follow(http, genesis)
-            if chain.current.epoch > before:
-                return chain.current.epoch
+            if chain.current.epoch > before and fits(chain.current):
+                return chain.current
     return None
 
 

@@ -70,6 +70,7 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     reason: str | None
     mode: Literal["Datacenter", "Internet"] = "Internet"
     protocol: Protocol = "pbft"
+    forced: Protocol | None = None
     epoch: int | None = None
     view: int | None = None
     active: bool = False

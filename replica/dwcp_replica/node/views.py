@@ -104,6 +104,7 @@ def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
         "epoch": record.epoch,
         "protocol": record.protocol,
         "mode": MODE_OF[record.protocol],
+        "forced": record.forced,
         "record": record.hash().hex(),
         "members": tuple(member.name for member in record.members),
     }
@@ -115,6 +116,8 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
     return {
         "epoch": standing.epoch,
         "protocol": standing.record.protocol,
+        "mode": MODE_OF[standing.record.protocol],
+        "forced": standing.record.forced,
         "view": standing.view,
         "active": standing.active,
         "primary": running.record.members[standing.primary].name,
