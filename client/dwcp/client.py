@@ -238,6 +238,11 @@ class Client(Calls):
         return MappingProxyType(dict(sorted(self._core.reads.counts.items())))
 
     @property
+    def envelopes(self) -> int:
+        """How many envelopes of operations its session has signed."""
+        return self._core.envelopes
+
+    @property
     def connected(self) -> Mapping[str, bool]:
         """Which members this client is connected to, by name."""
         names = self._core.checker.peers

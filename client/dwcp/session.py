@@ -106,7 +106,7 @@ class SessionCore:
         self._out = Output()
         self._next_ticket = 1
         self._session: int | None = None
-        self._sequence = 0
+        self._sequence = self.envelopes = 0
         self._acked = 0
         self._settled: set[int] = set()
         self._last_used_ms = 0
@@ -289,6 +289,7 @@ class SessionCore:
             groups = self._waiting.fold()
             operations = tuple(op for group in groups for op in group.operations)
             self._sequence += 1
+            self.envelopes += 1
             self._send_new(self._session, self._sequence, self._acked, operations, groups, now_ms)
         # a read that is to be ordered after all may be the first thing that needs a session
         self._wanted_ms = now_ms if self.wants_session(now_ms) else None

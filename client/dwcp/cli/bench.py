@@ -72,6 +72,7 @@ class Load:
     serializable: bool
     latencies: Latencies = field(default_factory=Latencies)
     errors: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
 
     async def run(self, client: Client) -> float:
         """Fill the keys if there will be reads, then load the cluster; the seconds measured."""
@@ -99,6 +100,7 @@ class Load:
 
         value = dice.randbytes(self.value_bytes)
         while (sent_s := time.perf_counter()) < end_s:
+            self.sent += 1
             key = _key(dice.randrange(self.keys))
             operation: Coroutine[Any, Any, object]
             if dice.random() < READ_SHARE[self.kind]:
@@ -177,7 +179,9 @@ def bench(
     async def measure() -> dict[str, object]:
         async with Client.from_directory(data_dir, limits=alone if no_fold else None) as client:
             taken_s = await load.run(client)
-            return {**load.report(taken_s), **_conditions(client, folded=not no_fold)}
+            found = {**load.report(taken_s), **_conditions(client, folded=not no_fold)}
+            found["operations_per_envelope"] = round(load.sent / max(client.envelopes, 1), 1)
+            return found
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -26,8 +26,13 @@ KEY_BYTES_MAX: Final = 480
 LEAF: Final = b"\x00"
 INNER: Final = b"\x01"
 REF_BYTES: Final = 40
+EVENT_KIND: Final = b"\x13"
+EVENT_KEY_BYTES: Final = 13
+"""An event's key: kind, revision (8), place in that revision (4); store/layout.py has the rest."""
 EMPTY: Final = LEAF
 """The root of an empty state."""
+
+_RUN_OF: Final = tuple(bytes((byte & 0xF8,)) for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,16 @@ def state_digest(root_hash: bytes) -> bytes:
 
 
 def path_of(key: bytes) -> bytes:
-    """Where a record stands: 32 bytes."""
-    return sha256(key).digest()
+    """Where a record stands: 32 bytes.
+
+    Up to eight events that follow each other share the first half of their paths, and so their
+    leaf: events come, and go, one after the other. Never more of them, so that a leaf holds them.
+    """
+    if key[:1] != EVENT_KIND or len(key) != EVENT_KEY_BYTES:
+        return sha256(key).digest()
+    revision, place = key[:9], key[9:]
+    together = key[:12] + _RUN_OF[key[12]] if any(place) else revision[:8] + _RUN_OF[revision[8]]
+    return sha256(together).digest()[:16] + sha256(key).digest()[16:]
 
 
 def value_hash(value: bytes) -> bytes:

@@ -21,10 +21,13 @@ The bytes of a node and their hash are in core/trie.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Protocol
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, Protocol
 
 from dwcp_replica.core.trie import (
+    ABSENT,
     EMPTY,
     FANOUT,
     INNER,
@@ -33,17 +36,13 @@ from dwcp_replica.core.trie import (
     REF_BYTES,
     child_place,
     entries_of,
-    inner_hash,
     is_leaf,
-    leaf_hash,
     nibble_at,
     node_hash,
     path_of,
     state_digest,
     value_hash,
 )
-
-_NO_REF: Final = bytes(REF_BYTES)
 
 
 class Nodes(Protocol):
@@ -62,15 +61,15 @@ class Nodes(Protocol):
         ...
 
 
-_Change = tuple[bytes, bytes, bytes | None]
-"""path, key, and the value's hash, or None for a record that goes."""
+_Change = tuple[bytes, bytes | None]
+"""A record's path and what its leaf says of it; None for a record that goes."""
+_Ref = tuple[bytes, int]
+"""What an inner node says of a child: its hash, and how many records stand below it."""
 
-
-def _parted(changes: list[_Change], depth: int) -> dict[int, list[_Change]]:
-    parts: dict[int, list[_Change]] = {}
-    for change in changes:
-        parts.setdefault(nibble_at(change[0], depth), []).append(change)
-    return parts
+_NO_REF: Final[_Ref] = (ABSENT, 0)
+_REFS: Final = struct.Struct(">" + "32sQ" * FANOUT)
+_HASHED_BYTES: Final = 64
+"""The beginning of a leaf's entry, path and value hash, is what the leaf's hash covers."""
 
 
 class Trie:
@@ -85,11 +84,12 @@ class Trie:
 
     def update(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Take in the new values of these keys; None for those that are gone."""
-        listed: list[_Change] = [
-            (path_of(key), key, None if value is None else value_hash(value))
-            for key, value in changes.items()
-        ]
+        listed: list[_Change] = []
+        for key, value in changes.items():
+            path = path_of(key)
+            listed.append((path, None if value is None else _entry(path, key, value)))
         if listed:
+            listed.sort()
             self._update(b"", listed)
 
     def root_hash(self) -> bytes:
@@ -100,77 +100,99 @@ class Trie:
         """The digest of all records: 32 bytes."""
         return state_digest(self.root_hash())
 
-    def _update(self, place: bytes, changes: list[_Change]) -> bytes:
-        """Bring the node at a place up to date; the reference that its parent keeps."""
+    def _update(self, place: bytes, changes: Sequence[_Change]) -> _Ref:
+        """Bring the node at a place up to date; what its parent keeps of it.
+
+        The changes are in the order of their paths.
+        """
         node = self._nodes.get(place)
         if node is None or is_leaf(node):
             return self._update_leaf(place, node, changes)
-        refs = [node[at : at + REF_BYTES] for at in range(1, len(node), REF_BYTES)]
-        for nibble, part in _parted(changes, len(place)).items():
-            refs[nibble] = self._update(child_place(place, nibble), part)
-        if sum(int.from_bytes(ref[32:], "big") for ref in refs) > LEAF_RECORDS_MAX:
+        refs = list(_REFS.unpack_from(node, 1))
+        for nibble, part in _parted(changes, len(place)):
+            at = 2 * nibble
+            refs[at : at + 2] = self._update(child_place(place, nibble), part)
+        if sum(refs[1::2]) > LEAF_RECORDS_MAX:
             return self._put_inner(place, refs)
         return self._put_leaf(place, self._gather(place, refs))
 
-    def _update_leaf(self, place: bytes, leaf: bytes | None, changes: list[_Change]) -> bytes:
-        records: dict[bytes, tuple[bytes, bytes]] = {}
-        if leaf is not None:
-            records = {entry.path: (entry.key, entry.hash) for entry in entries_of(leaf)}
-        for path, key, value in changes:
-            if value is None:
-                records.pop(path, None)
+    def _update_leaf(self, place: bytes, leaf: bytes | None, changes: Sequence[_Change]) -> _Ref:
+        entries = {} if leaf is None else _entries(leaf)
+        for path, entry in changes:
+            if entry is None:
+                entries.pop(path, None)
             else:
-                records[path] = (key, value)
-        if not records and place:
+                entries[path] = entry
+        if not entries and place:
             if leaf is not None:
                 self._nodes.remove(place)
             return _NO_REF
-        return self._put(place, [(path, *held) for path, held in records.items()])
+        # an entry begins with its path
+        return self._put(place, sorted(entries.values()))
 
-    def _put(self, place: bytes, records: list[tuple[bytes, bytes, bytes]]) -> bytes:
-        """Write records that stand below a place: as a leaf, or with children where they are many.
+    def _put(self, place: bytes, entries: list[bytes]) -> _Ref:
+        """Write sorted entries that stand below a place: as a leaf, or with children."""
+        if len(entries) <= LEAF_RECORDS_MAX:
+            return self._put_leaf(place, entries)
+        parts: list[list[bytes]] = [[] for _ in range(FANOUT)]
+        for entry in entries:
+            parts[nibble_at(entry, len(place))].append(entry)
+        refs: list[bytes | int] = []
+        for nibble, part in enumerate(parts):
+            refs += self._put(child_place(place, nibble), part) if part else _NO_REF
+        return self._put_inner(place, refs)
 
-        A record is (path, key, value hash).
-        """
-        if len(records) <= LEAF_RECORDS_MAX:
-            return self._put_leaf(place, records)
-        parts: list[list[tuple[bytes, bytes, bytes]]] = [[] for _ in range(FANOUT)]
-        for record in records:
-            parts[nibble_at(record[0], len(place))].append(record)
-        return self._put_inner(
-            place,
-            [
-                self._put(child_place(place, nibble), part) if part else _NO_REF
-                for nibble, part in enumerate(parts)
-            ],
-        )
-
-    def _gather(self, place: bytes, refs: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
-        """Take the records out of children that are few enough for one leaf."""
-        records: list[tuple[bytes, bytes, bytes]] = []
-        for nibble, ref in enumerate(refs):
-            if ref != _NO_REF:
+    def _gather(self, place: bytes, refs: list[bytes | int]) -> list[bytes]:
+        """Take the entries out of children that are few enough for one leaf."""
+        entries: list[bytes] = []
+        for nibble, count in enumerate(refs[1::2]):
+            if count:
                 child = child_place(place, nibble)
                 leaf = self._nodes.get(child)
                 assert leaf is not None, "a child that is counted is there"
                 assert is_leaf(leaf), "a node with few records is a leaf"
-                records += [(e.path, e.key, e.hash) for e in entries_of(leaf)]
+                entries += _entries(leaf).values()
                 self._nodes.remove(child)
-        return records
+        return entries
 
-    def _put_leaf(self, place: bytes, records: list[tuple[bytes, bytes, bytes]]) -> bytes:
-        records.sort()
-        parts = [LEAF]
-        for path, key, value in records:
-            parts += (path, value, len(key).to_bytes(2, "big"), key)
-        self._nodes.set(place, b"".join(parts))
-        hash_ = leaf_hash((path, value) for path, _, value in records)
-        return hash_ + len(records).to_bytes(8, "big")
+    def _put_leaf(self, place: bytes, entries: list[bytes]) -> _Ref:
+        self._nodes.set(place, LEAF + b"".join(entries))
+        hashed = LEAF + b"".join([entry[:_HASHED_BYTES] for entry in entries])
+        return sha256(hashed).digest(), len(entries)
 
-    def _put_inner(self, place: bytes, refs: list[bytes]) -> bytes:
-        self._nodes.set(place, b"".join((INNER, *refs)))
-        count = sum(int.from_bytes(ref[32:], "big") for ref in refs)
-        return inner_hash(ref[:32] for ref in refs) + count.to_bytes(8, "big")
+    def _put_inner(self, place: bytes, refs: list[bytes | int]) -> _Ref:
+        self._nodes.set(place, INNER + _REFS.pack(*refs))
+        hashes: Any = refs[::2]
+        counts: Any = refs[1::2]
+        return sha256(INNER + b"".join(hashes)).digest(), sum(counts)
+
+
+def _entry(path: bytes, key: bytes, value: bytes) -> bytes:
+    """What a leaf says of a record (core/trie.py has the form)."""
+    return b"".join((path, value_hash(value), len(key).to_bytes(2, "big"), key))
+
+
+def _entries(leaf: bytes) -> dict[bytes, bytes]:
+    """The entries of a leaf by path, in their order."""
+    found: dict[bytes, bytes] = {}
+    at = 1
+    while at < len(leaf):
+        end = at + 66 + int.from_bytes(leaf[at + 64 : at + 66], "big")
+        found[leaf[at : at + 32]] = leaf[at:end]
+        at = end
+    return found
+
+
+def _parted(changes: Sequence[_Change], depth: int) -> Iterator[tuple[int, Sequence[_Change]]]:
+    """Changes in the order of their paths, by the child that each goes through."""
+    start, end = 0, len(changes)
+    while start < end:
+        nibble = nibble_at(changes[start][0], depth)
+        after = start + 1
+        while after < end and nibble_at(changes[after][0], depth) == nibble:
+            after += 1
+        yield nibble, changes[start:after]
+        start = after
 
 
 def _count(node: bytes) -> int:

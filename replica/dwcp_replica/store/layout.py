@@ -31,11 +31,12 @@ import msgspec
 from msgspec import Struct
 
 from dwcp.wire.operations import MAX_KEY_BYTES, KeyValue
+from dwcp_replica.core.trie import EVENT_KIND
 
 KEY_HEAD: Final = b"\x10"
 LIVE: Final = b"\x11"
 DEAD: Final = b"\x12"
-EVENT: Final = b"\x13"
+EVENT: Final = EVENT_KIND
 LEASE: Final = b"\x14"
 DUE: Final = b"\x15"
 ATTACHED: Final = b"\x16"

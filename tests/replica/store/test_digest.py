@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from dwcp.wire.signing import digest
 from dwcp_replica.core import trie as module
 from dwcp_replica.core.trie import LEAF_RECORDS_MAX, node_hash
+from dwcp_replica.store import digest as keeper
 from dwcp_replica.store.digest import Trie
+from dwcp_replica.store.layout import event_key
 from dwcp_replica.store.records import MemoryNodes
 
 
@@ -101,6 +103,23 @@ def test_a_parent_names_its_children_by_their_own_hashes() -> None:
             assert (module.ABSENT if child is None else node_hash(child)) == hash_
 
 
+def test_events_that_follow_each_other_share_leaves() -> None:
+    """A run of events changes an eighth as many leaves, and never makes one that is too full."""
+    nodes = MemoryNodes()
+    tree = Trie(nodes)
+    tree.update({event_key(revision): b"e" for revision in range(1, 20_001)})
+    held = dict(nodes.held)
+    tree.update({event_key(revision): b"f" for revision in range(10_000, 10_256)})
+    changed = [place for place, node in nodes.held.items() if held[place] != node]
+    assert sum(module.is_leaf(nodes.held[place]) for place in changed) <= 256 // 8 + 1
+    tree.update({event_key(7, place): b"t" for place in range(1, 3000)})
+    tree.update({event_key(7, 2**24 + place): b"t" for place in range(300)})
+    assert len(tree) == 20_000 + 2999 + 300
+    assert max(map(len, nodes.held)) < 12, "no deep chains"
+    by_path = {module.path_of(event_key(r, s)) for r in range(1, 300) for s in (0, 1, 7, 8, 300)}
+    assert len(by_path) == 299 * 5
+
+
 def test_cost_follows_the_changes(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Hashes computed for ten changes do not grow with a hundred times the records."""
     calls = 0
@@ -111,6 +130,7 @@ def test_cost_follows_the_changes(monkeypatch) -> None:  # type: ignore[no-untyp
         return sha256(data)
 
     monkeypatch.setattr(module, "sha256", counted)
+    monkeypatch.setattr(keeper, "sha256", counted)
 
     def cost(size: int) -> int:
         nonlocal calls

@@ -68,7 +68,7 @@ def from_scratch(store: Store) -> bytes:
     return tree.root()
 
 
-GOLDEN = "da24c1d520d46fc117d066288b6a140a00288760b833d1b6e98e2e06b242f897"
+GOLDEN = "76cbb9d8ea89518adea84f18d2698c0da6bd4667547a5353f41ccf041bc6ed51"
 
 
 def test_golden_digest() -> None:
