@@ -16,7 +16,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -27,8 +27,10 @@ import msgspec
 from dwcp import errors
 from dwcp.calls import Calls, as_bytes
 from dwcp.connection import Connection, Incoming, client_hello
+from dwcp.directory import checked, read_directory
+from dwcp.documents import Doc, Documents, Hooks
 from dwcp.flight import Output
-from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
+from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.outcomes import Answered, Broken, Declined, TicketOutcome, Unknown
 from dwcp.reads import SEED_BYTES
 from dwcp.results import Header
@@ -36,11 +38,12 @@ from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.watch import Watch, Watches
 from dwcp.wire.decoding import decoder_of
+from dwcp.wire.documents import Operation as DocumentOperation
 from dwcp.wire.envelope import Busy, Envelope, Rejected
 from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
-from dwcp.wire.records import EpochRecord, Member, SignedGenesis, check_genesis, is_complete
+from dwcp.wire.records import EpochRecord, Member, SignedGenesis
 from dwcp.wire.watch import Filter, Page, Pull, watched
 
 DEADLINE_MS: Final = 30_000
@@ -49,10 +52,6 @@ CLOSE_S_MAX: Final = 2.0
 FOLLOW_AGAIN_S: Final = 1.0
 RECORDS_BYTES_MAX: Final = 4 * 1024 * 1024
 _decode_records: Callable[[bytes], Records] = decoder_of(Records)
-_decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
-CLIENT_KEY_FILE: Final = "client.key"
-GENESIS_FILE: Final = "genesis.msgpack"
-AUTHORITY_FILE: Final = "ca.crt"
 
 _log = logging.getLogger("dwcp")
 
@@ -68,6 +67,8 @@ class Client(Calls):
         deadline_ms: int = DEADLINE_MS,
         limits: Limits | None = None,
         authority: ssl.SSLContext | None = None,
+        document_file: Path | None = None,
+        via: Collection[str] | None = None,
     ) -> None:
         if all(c.key != key.public_key for c in genesis.clients):
             raise errors.BadCluster(
@@ -87,6 +88,9 @@ class Client(Calls):
         self._watches = Watches(
             genesis, Ed25519Verifier(), self._send_pull, self._newest, self._on_lie
         )
+        self._key = key
+        self._document_file, self._via = document_file, None if via is None else frozenset(via)
+        self._documents: Documents | None = None
         self._named: set[str] = set()
         self._futures: dict[int, asyncio.Future[Answered]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,44 +107,40 @@ class Client(Calls):
         deadline_ms: int = DEADLINE_MS,
         limits: Limits | None = None,
         authority: ssl.SSLContext | None = None,
+        document_file: Path | None = None,
+        via: Collection[str] | None = None,
     ) -> Self:
         """A client of the cluster that `genesis` names, to be used in `async with`.
 
         A SignedGenesis is checked; a bare EpochRecord is trusted as it stands. Over TLS a member
         must show the certificate that the genesis names, or one that `authority` accepts.
+        Documents are kept in `document_file`, and talked about with the members named in `via`.
         Raises BadCluster.
         """
         if isinstance(genesis, SignedGenesis):
-            genesis = _checked(genesis)
-        return cls(genesis, key, deadline_ms=deadline_ms, limits=limits, authority=authority)
+            genesis = checked(genesis)
+        return cls(
+            genesis, key, deadline_ms=deadline_ms, limits=limits, authority=authority,
+            document_file=document_file, via=via,
+        )  # fmt: skip
 
     @classmethod
     def from_directory(
-        cls, data_dir: Path | str, *, deadline_ms: int = DEADLINE_MS, limits: Limits | None = None
-    ) -> Self:
+        cls, data_dir: Path | str, *, deadline_ms: int = DEADLINE_MS, limits: Limits | None = None,
+        documents: bool = True, via: Collection[str] | None = None,
+    ) -> Self:  # fmt: skip
         """A client of the cluster whose genesis and client key lie in `data_dir`.
 
-        An authority for the members' TLS certificates may lie beside them, in ca.crt.
+        An authority for the members' TLS certificates may lie beside them, in ca.crt; with
+        `documents`, what `doc` gives is kept there too.
         Raises BadCluster.
         """
-        directory = Path(data_dir)
-        try:
-            data = (directory / GENESIS_FILE).read_bytes()
-            key = Ed25519Signer.load(directory / CLIENT_KEY_FILE)
-            genesis = _decode_genesis(data)
-            authority = _authority(directory / AUTHORITY_FILE)
-        except (FileNotFoundError, NotADirectoryError):
-            raise errors.BadCluster(
-                f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "
-                "or name the right directory"
-            ) from None
-        except (msgspec.DecodeError, KeyFileError, OSError) as error:
-            raise errors.BadCluster(
-                f"the cluster in {directory} can not be read: {error}"
-            ) from None
+        found = read_directory(Path(data_dir))
+        file = found.documents if documents else None
         return cls.connect(
-            genesis, key, deadline_ms=deadline_ms, limits=limits, authority=authority
-        )
+            found.genesis, found.key, deadline_ms=deadline_ms, limits=limits,
+            authority=found.authority, document_file=file, via=via,
+        )  # fmt: skip
 
     # --- life ------------------------------------------------------------------------------
 
@@ -186,6 +186,25 @@ class Client(Calls):
                 task.cancel()
             await asyncio.wait(self._tasks)
             await http.close()
+            if self._documents is not None:
+                self._documents.close()
+
+    def doc(self, name: str) -> Doc:
+        """A document, which syncs while this client runs, and can be edited at any time."""
+        if self._http is None:
+            raise errors.ClientClosed("the client is not running: use it inside `async with`")
+        if self._documents is None:
+            self._documents = Documents(self._hooks(), self._document_file, self._via)
+        return self._documents.doc(name)
+
+    def _hooks(self) -> Hooks:
+        """What documents need of this client."""
+        return Hooks(
+            genesis=self._genesis, signer=self._key, verifier=Ed25519Verifier(),
+            checker=self._core.checker, start=self._start, http=lambda: self._http,
+            trust=self._trust, answer=self._answer, heard_of=self._heard_of,
+            through_log=self._through_log,
+        )  # fmt: skip
 
     def watch(
         self,
@@ -392,17 +411,30 @@ class Client(Calls):
             case Broken(message):
                 self._fail(ticket, errors.BrokenAnswer(message))
 
-    def _connection(self, number: int) -> Connection:
+    def _connection(self, number: int) -> Connection[Incoming]:
         member = self._core.checker.peers[number]
         return Connection(
             member=number,
             identity=member.identity,
             url=member.client,
-            trust=self._authority or aiohttp.Fingerprint(member.certificate),
+            trust=self._trust(member),
             answer=self._answer,
             on_change=self._on_change,
             on_message=self._on_message,
         )
+
+    def _trust(self, member: Member) -> aiohttp.Fingerprint | ssl.SSLContext:
+        return self._authority or aiohttp.Fingerprint(member.certificate)
+
+    def _heard_of(self, epoch: int) -> None:
+        checker = self._core.checker
+        checker.unknown_epoch = max(checker.unknown_epoch, epoch)
+        self._unknown_epoch.set()
+
+    async def _through_log(self, operations: Sequence[DocumentOperation], deadline_ms: int) -> bool:
+        """Documents' operations through the log; False when that was not confirmed in time."""
+        del operations, deadline_ms  # not yet: members take documents by gossip alone
+        return False
 
     async def _follow(self) -> None:
         """Fetch and verify the records of epochs that replicas answer in, as they come."""
@@ -421,7 +453,7 @@ class Client(Calls):
         """The records after the newest one known here, as one replica shows them."""
         assert self._http is not None, "running"
         where = f"{member.client.rstrip('/')}/dwcp/v1/epochs?from={self._core.checker.epoch}"
-        trust = self._authority or aiohttp.Fingerprint(member.certificate)
+        trust = self._trust(member)
         try:
             async with (
                 asyncio.timeout(CONNECT_S_MAX),
@@ -441,6 +473,8 @@ class Client(Calls):
             connection = self._connection(number)
             self._connections.append(connection)
             self._start(connection.run(self._http), f"dwcp-member-{number}")
+        if self._documents is not None:
+            self._documents.grow()
         self._wake.set()
 
     def _on_change(self, member: int, up: bool) -> None:
@@ -466,21 +500,3 @@ class Client(Calls):
     @staticmethod
     def _now_ms() -> int:
         return int(asyncio.get_running_loop().time() * 1000)
-
-
-def _authority(path: Path) -> ssl.SSLContext | None:
-    """What the file's certificates vouch for; None without the file. Raises ssl.SSLError."""
-    if not path.exists():
-        return None
-    context = ssl.create_default_context(cafile=path)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
-
-
-def _checked(signed: SignedGenesis) -> EpochRecord:
-    problem = check_genesis(signed, Ed25519Verifier())
-    if problem is None and not is_complete(signed):
-        problem = "not every member has signed the genesis yet: wait until the cluster has started"
-    if problem is not None:
-        raise errors.BadCluster(problem)
-    return signed.record

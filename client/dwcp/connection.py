@@ -14,7 +14,7 @@ import random
 import ssl
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import aiohttp
 import msgspec
@@ -55,7 +55,9 @@ class ClientHello(Struct, frozen=True):
 _decode_hello: Callable[[bytes], ServerHello] = decoder_of(ServerHello)
 Incoming = ReplicaMessage | Page
 """What a replica sends over a connection."""
-_decode_message: Callable[[bytes], Incoming] = decoder_of(Incoming)
+_decode_message: Callable[[bytes], Any] = decoder_of(Incoming)
+Said = TypeVar("Said")
+"""What replicas send over a kind of connection."""
 
 
 class ProtocolFault(Exception):  # noqa: N818 - whose fault it is matters: the replica's
@@ -77,7 +79,7 @@ def client_hello(genesis: bytes, signer: Signer, hello: ServerHello) -> ClientHe
     return ClientHello(signer.public_key, signer.sign(message))
 
 
-class Connection:
+class Connection(Generic[Said]):
     """Keeps one replica reachable while `run` runs; `problem` says why it is not."""
 
     def __init__(
@@ -89,18 +91,21 @@ class Connection:
         trust: aiohttp.Fingerprint | ssl.SSLContext,
         answer: Callable[[ServerHello], ClientHello],
         on_change: Callable[[int, bool], None],
-        on_message: Callable[[int, Incoming], None],
+        on_message: Callable[[int, Said], None],
+        path: str = "/dwcp/v1/connect",
+        decode: Callable[[bytes], Said] | None = None,
     ) -> None:
         self.member = member
         self.up = False
         self.problem = "not tried yet"
         self.faults: Counter[str] = Counter()
         self._identity = identity
-        self._url = f"{url.rstrip('/')}/dwcp/v1/connect"
+        self._url = f"{url.rstrip('/')}{path}"
         self._trust = trust
         self._answer = answer
         self._on_change = on_change
         self._on_message = on_message
+        self._decode: Callable[[bytes], Said] = decode or _decode_message
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(SEND_QUEUE_FRAMES_MAX)
 
     def send(self, frame: bytes) -> None:
@@ -167,7 +172,7 @@ class Connection:
         while True:
             frame = await _frame(socket)
             try:
-                message = _decode_message(frame)
+                message = self._decode(frame)
             except msgspec.DecodeError:
                 raise ProtocolFault("undecodable") from None
             self._on_message(self.member, message)

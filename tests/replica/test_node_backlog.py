@@ -20,7 +20,8 @@ from dwcp.wire.peer import (
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import Received
 from dwcp_replica.durable import DataDirectory
-from dwcp_replica.node.running import RunningReplica, recover
+from dwcp_replica.node.recovered import recover
+from dwcp_replica.node.running import RunningReplica
 from replica.test_node_signatures import GENESIS
 from replica.waiting import in_loop
 

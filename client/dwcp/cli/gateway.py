@@ -94,7 +94,8 @@ async def _serve(
 ) -> None:  # fmt: skip
     from aiohttp import web
 
-    from dwcp.client import CLIENT_KEY_FILE, Client
+    from dwcp.client import Client
+    from dwcp.directory import CLIENT_KEY_FILE
     from dwcp.gateway.desk import Desk
     from dwcp.gateway.metrics import GatewayMetrics
     from dwcp.gateway.rpc import RpcServer

@@ -22,7 +22,7 @@ from dwcp.crdt.conflicts import (
     settle,
 )
 from dwcp.crdt.document import Authors, Document, Received, Refused, Rules
-from dwcp.crdt.history import Resolutions
+from dwcp.crdt.history import Resolutions, show
 from dwcp.crdt.laws import Violation, check_resolver
 from dwcp.crdt.receipts import Outbox, OutboxFull, Voters, make_receipt
 from dwcp.crdt.state import BadEdit
@@ -62,5 +62,6 @@ __all__ = [
     "document_of",
     "make_receipt",
     "settle",
+    "show",
     "sync",
 ]

@@ -164,6 +164,10 @@ class Strategies:
                     return found
         return self.default
 
+    def chose(self, document: str, path: Path) -> bool:
+        """True when somebody chose a strategy for this place: it is not the default."""
+        return self.of(document, path) is not self.default
+
 
 def conflicts(document: Document) -> Iterator[Conflict]:
     """Every register that holds concurrent values, by path."""

@@ -6,8 +6,9 @@ The caller says what time it is; this module only subtracts.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dwcp.crdt.conflicts import (
     FALLBACK_ERRORS,
@@ -16,7 +17,9 @@ from dwcp.crdt.conflicts import (
     Path,
     Strategies,
     Unresolved,
+    conflicts,
 )
+from dwcp.crdt.document import Document
 from dwcp.crdt.values import BadValue, Value
 
 HISTORY_MAX: Final = 1000
@@ -105,6 +108,12 @@ class Resolutions:
         self._first_seen_ms.pop(key, None)
         self._counted.pop(key, None)
 
+    def keep(self, document: str, paths: Collection[Path]) -> None:
+        """Of this document only these conflicts are left."""
+        for name, path in [key for key in self._counted if key[0] == document]:
+            if path not in paths:
+                self.settled(name, path)
+
     def waiting(self) -> list[Conflict]:
         """Conflicts that wait for people, by document and path."""
         return [self.queue[key] for key in sorted(self.queue)]
@@ -139,3 +148,71 @@ class Resolutions:
         for notes in (self._first_seen_ms, self._counted):
             while len(notes) > 10 * HISTORY_MAX:
                 del notes[next(iter(notes))]
+
+
+def show(document: Document, resolutions: Resolutions, now_ms: int) -> Value:
+    """The document as JSON, with what the strategies make of its conflicts.
+
+    A multi-value register shows all its values unless a strategy was chosen for it.
+    """
+    view = document.view()
+    strategies = resolutions.strategies
+    paths = []
+    for conflict in conflicts(document):
+        paths.append(conflict.path)
+        if conflict.kind == "mv" and not strategies.chose(document.name, conflict.path):
+            continue
+        _put(view, conflict.path, resolutions.resolve(conflict, now_ms))
+    resolutions.keep(document.name, paths)
+    return view
+
+
+def _put(view: Value, path: Path, value: Value) -> None:
+    """Show a value at a path, if the view shows what lies around it."""
+    place: Any = view
+    for key in path[:-1]:
+        place = place.get(key) if isinstance(place, dict) else None
+    if isinstance(place, dict) and path[-1] in place:
+        place[path[-1]] = value
+
+
+def described(resolutions: Resolutions, readable: Callable[[str], bool]) -> dict[str, Any]:
+    """All of it as JSON: what waits for people, what became of conflicts, how strategies do."""
+    return {
+        "waiting": [
+            {
+                "document": conflict.document,
+                "path": list(conflict.path),
+                "base": conflict.base,
+                "values": [
+                    {"value": c.value, "author": c.author.hex(), "operation": c.operation.hex()}
+                    for c in conflict.candidates
+                ],
+            }
+            for conflict in resolutions.waiting()
+            if readable(conflict.document)
+        ],
+        "history": [
+            {
+                "document": one.document,
+                "path": list(one.path),
+                "strategy": one.strategy,
+                "outcome": one.outcome,
+                "values": one.values,
+                "latencyMs": one.latency_ms,
+            }
+            for one in resolutions.history
+            if readable(one.document)
+        ],
+        "strategies": {
+            name: {
+                "seen": effect.seen,
+                "resolved": effect.resolved,
+                "failed": effect.failed,
+                "waiting": effect.waiting,
+                "effectiveness": effect.effectiveness,
+                "latencyMsMean": effect.latency_ms_mean,
+            }
+            for name, effect in sorted(resolutions.effects.items())
+        },
+    }

@@ -67,9 +67,13 @@ class Outbox:
 
     def add(self, operation: Operation) -> None:
         """Keep an operation; make it durable before sending it. Raises OutboxFull."""
+        self.room()
+        self._waiting.setdefault(operation.hash(), _Waiting(operation))
+
+    def room(self) -> None:
+        """Raises OutboxFull when too much waits already."""
         if len(self._waiting) >= OUTBOX_MAX:
             raise OutboxFull(f"{OUTBOX_MAX} operations wait for receipts: reach more members first")
-        self._waiting.setdefault(operation.hash(), _Waiting(operation))
 
     def status(self, operation: bytes) -> Status:
         """local until f+1 receipts, then safe; unknown for what was never here (or long ago)."""

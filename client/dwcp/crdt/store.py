@@ -90,6 +90,10 @@ class Store:
         self._documents[name] = new
         return received
 
+    def put(self, document: Document) -> None:
+        """Keep a document that was read from our own disk."""
+        self._documents[document.name] = document
+
     def restore(self, data: bytes) -> Document:
         """Put a document back from its dump. Raises msgspec.DecodeError when it is damaged."""
         document = Document.restore(data, self._rules)

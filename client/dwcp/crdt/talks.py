@@ -12,7 +12,7 @@ begun again after RETRY_MS, later and later, and given up until there is news.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,16 +34,21 @@ TALKS_MAX: Final = 4096
 RETRY_MS: Final = 1_000
 RETRY_MS_MAX: Final = 5_000
 TRIES_MAX: Final = 8
+LEVELED_MAX: Final = 4096
 
 
 @dataclass(slots=True)
 class Talk:
-    """One document over one link. `due_ms`: when silence means that something was lost."""
+    """One document over one link.
+
+    `due_ms`: when silence means that something was lost. `since_ms`: not level since then.
+    """
 
     state: SyncState = field(default_factory=SyncState)
     heard_ms: int = 0
     tries: int = 0
     due_ms: int | None = None
+    since_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +58,12 @@ class _Wire:
     retrying: dict[str, None] = field(default_factory=dict)
     sent_bytes: int = 0
     taken_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Inflow:
+    """What came in since the other side's connection to us began: it may be older, or newer."""
+
     worked_bytes: int = 0
     told_bytes: int = 0
 
@@ -72,16 +83,28 @@ class Talks:
     def __init__(self, store: Store, wake: Callable[[Link], None]) -> None:
         self.store = store
         self.counts: Counter[str] = Counter()
+        self.leveled_ms: deque[int] = deque(maxlen=LEVELED_MAX)
+        """How long it took until both sides were level, newest last; the shell takes them out."""
         self._wake = wake
         self._links: dict[Link, _Wire] = {}
+        self._inflow: dict[Link, _Inflow] = {}
 
     def add(self, link: Link) -> None:
-        """A connection stands, new or anew: nothing said over an older one counts."""
+        """We can send, newly or anew: nothing said over an older connection counts."""
         self._links[link] = _Wire()
 
+    def met(self, link: Link) -> None:
+        """The other side can send, newly or anew; over the same connection or one of its own."""
+        self._inflow[link] = _Inflow()
+
     def remove(self, link: Link) -> None:
-        """The connection is gone."""
+        """We can not send any more."""
         self._links.pop(link, None)
+
+    def forget(self, link: Link) -> None:
+        """The link will never be used again."""
+        self.remove(link)
+        self._inflow.pop(link, None)
 
     def __contains__(self, link: Link) -> bool:
         return link in self._links
@@ -119,9 +142,9 @@ class Talks:
     def receive(self, link: Link, message: SyncMessage, size_bytes: int, now_ms: int) -> Heard:
         """Take a message; what it brought is in the document, and not durable yet."""
         wire = self._links.get(link)
-        if wire is None:
+        self._worked(link, size_bytes)
+        if wire is None:  # it could not be answered; once it can, the talk begins anew
             return Heard(message.document)
-        wire.worked_bytes += size_bytes
         talk = self._talk(wire, message.document)
         talk.heard_ms, talk.tries = now_ms, 0
         document = self.store.find(message.document)
@@ -138,9 +161,13 @@ class Talks:
     def dropped(self, link: Link, size_bytes: int) -> None:
         """A message was not taken in; it comes again, and does not fill the window."""
         self.counts["dropped"] += 1
-        wire = self._links.get(link)
-        if wire is not None:
-            wire.worked_bytes += size_bytes
+        self._worked(link, size_bytes)
+
+    def _worked(self, link: Link, size_bytes: int) -> None:
+        flow = self._inflow.setdefault(link, _Inflow())
+        flow.worked_bytes += size_bytes
+        if flow.worked_bytes - flow.told_bytes >= TELL_BYTES:
+            self._wake(link)
 
     def taken(self, link: Link, message: Taken) -> None:
         """The other side has worked off so many bytes."""
@@ -154,9 +181,10 @@ class Talks:
         wire = self._links.get(link)
         if wire is None:
             return None
-        if wire.worked_bytes - wire.told_bytes >= TELL_BYTES:
-            wire.told_bytes = wire.worked_bytes
-            return encode_gossip(Taken(wire.worked_bytes))
+        flow = self._inflow.get(link)
+        if flow is not None and flow.worked_bytes - flow.told_bytes >= TELL_BYTES:
+            flow.told_bytes = flow.worked_bytes
+            return encode_gossip(Taken(flow.worked_bytes))
         while wire.eager and wire.sent_bytes - wire.taken_bytes < WINDOW_BYTES:
             name, _ = wire.eager.popitem(last=False)
             talk = wire.talks.get(name)
@@ -213,6 +241,11 @@ class Talks:
         if sync.is_equal(document, talk.state):
             talk.due_ms = None
             wire.retrying.pop(name, None)
+            if talk.since_ms is not None:
+                self.leveled_ms.append(max(0, now_ms - talk.since_ms))
+                talk.since_ms = None
             return
+        if talk.since_ms is None:
+            talk.since_ms = now_ms
         talk.due_ms = now_ms + min(RETRY_MS << talk.tries, RETRY_MS_MAX)
         wire.retrying[name] = None

@@ -12,6 +12,7 @@ is believed: operations carry their authors' signatures, and receipts their memb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Final
 
@@ -20,8 +21,18 @@ from msgspec import Meta, Struct
 
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.documents import DocumentName, Receipt, SyncMessage
-from dwcp.wire.peer import PeerMessage
-from dwcp.wire.signing import Count, Hash, digest
+from dwcp.wire.links import Frame
+from dwcp.wire.signing import (
+    SIGNATURE_BYTES,
+    ZERO_HASH,
+    Count,
+    Hash,
+    PublicKey,
+    Scope,
+    Signature,
+    Signer,
+    digest,
+)
 
 PARTS: Final = 64
 """Documents are divided into so many parts, by the first byte of the hash of their names."""
@@ -89,9 +100,10 @@ ClientGossip = Open | SyncMessage | Taken | Claim
 """From a client."""
 ReplicaGossip = SyncMessage | Taken | Receipt | Denied
 """To a client."""
-PeerFrame = PeerMessage | GossipMessage
+PeerFrame = Frame | GossipMessage
 """All that may come over a connection between members."""
 
+_TOKEN: Final = re.compile(r"DWCP ([0-9a-f]{64}) ([0-9]{1,16}) ([0-9a-f]{128})")
 _encoder = msgspec.msgpack.Encoder()
 _decode_frame: Callable[[bytes], PeerFrame] = decoder_of(PeerFrame)
 _decode_client: Callable[[bytes], ClientGossip] = decoder_of(ClientGossip)
@@ -126,3 +138,39 @@ def decode_client_gossip(frame: bytes) -> ClientGossip:
 def decode_replica_gossip(frame: bytes) -> ReplicaGossip:
     """Decode what a replica sent. Raises msgspec.DecodeError, naming the field that is wrong."""
     return _decode_replica(frame)
+
+
+class ReadToken(Struct, frozen=True, array_like=True):
+    """A client's word that whoever shows this may read a document (or "": about conflicts).
+
+    `expires_ms` is milliseconds since 1970; replicas take what expires within an hour.
+    """
+
+    client: PublicKey
+    expires_ms: Count
+    sig: Signature
+
+    def signing_bytes(self, genesis: bytes, document: str) -> bytes:
+        """What the client signs."""
+        payload = self.expires_ms.to_bytes(8, "big") + document.encode()
+        return Scope(genesis, ZERO_HASH).signing_bytes("document-read", payload)
+
+    def header(self) -> str:
+        """The value of an Authorization header."""
+        return f"DWCP {self.client.hex()} {self.expires_ms} {self.sig.hex()}"
+
+
+def sign_read_token(genesis: bytes, document: str, expires_ms: int, signer: Signer) -> ReadToken:
+    """A token for one document of the cluster whose genesis has this hash."""
+    token = ReadToken(signer.public_key, expires_ms, bytes(SIGNATURE_BYTES))
+    sig = signer.sign(token.signing_bytes(genesis, document))
+    return ReadToken(token.client, expires_ms, sig)
+
+
+def read_token(header: str) -> ReadToken | None:
+    """The token in an Authorization header; None when there is none."""
+    found = _TOKEN.fullmatch(header)
+    if found is None:
+        return None
+    client, expires_ms, sig = found.groups()
+    return ReadToken(bytes.fromhex(client), int(expires_ms), bytes.fromhex(sig))

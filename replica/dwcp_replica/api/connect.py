@@ -87,6 +87,21 @@ def check_hello(service: ClientService, hello: ServerHello, frame: bytes) -> byt
     return answer.client
 
 
+async def greet(service: ClientService, ws: web.WebSocketResponse) -> bytes:
+    """Who has connected: a client's key, proven. Raises HelloError."""
+    hello = ServerHello(secrets.token_bytes(NONCE_BYTES), service.identity)
+    try:
+        await ws.send_bytes(msgspec.msgpack.encode(hello))
+        message = await ws.receive(timeout=HELLO_TIMEOUT_S)
+    except TimeoutError:
+        raise HelloError("hello-timeout") from None
+    except ConnectionError:
+        raise HelloError("hello-missing") from None
+    if message.type is not WSMsgType.BINARY:
+        raise HelloError("hello-missing")
+    return check_hello(service, hello, message.data)
+
+
 class ConnectHandler:
     """Serves client WebSockets."""
 
@@ -119,7 +134,7 @@ class ConnectHandler:
         await ws.prepare(request)
         self._sockets.add(ws)
         try:
-            client = await self._greet(service, ws)
+            client = await greet(service, ws)
             await self._serve(service, client, request, ws)
         except HelloError as refused:
             self._metrics.rejected.labels(refused.reason).inc()
@@ -127,19 +142,6 @@ class ConnectHandler:
         finally:
             self._sockets.discard(ws)
         return ws
-
-    async def _greet(self, service: ClientService, ws: web.WebSocketResponse) -> bytes:
-        hello = ServerHello(secrets.token_bytes(NONCE_BYTES), service.identity)
-        try:
-            await ws.send_bytes(msgspec.msgpack.encode(hello))
-            message = await ws.receive(timeout=HELLO_TIMEOUT_S)
-        except TimeoutError:
-            raise HelloError("hello-timeout") from None
-        except ConnectionError:
-            raise HelloError("hello-missing") from None
-        if message.type is not WSMsgType.BINARY:
-            raise HelloError("hello-missing")
-        return check_hello(service, hello, message.data)
 
     async def _serve(
         self, service: ClientService, client: bytes, request: web.Request, ws: web.WebSocketResponse

@@ -58,9 +58,15 @@ class Outlet:
         """Queue an answer."""
         self.put(encode_answer(answer))
 
-    async def get(self) -> bytes:
-        """Wait for the next frame."""
+    def wake(self) -> None:
+        """Let `get` look anew at what there is when nothing waits."""
+        self._filled.set()
+
+    async def get(self, otherwise: Callable[[], bytes | None] = lambda: None) -> bytes:
+        """Wait for the next frame; while none waits, what `otherwise` gives."""
         while not self._frames:
+            if (other := otherwise()) is not None:
+                return other
             self._filled.clear()
             await self._filled.wait()
         frame = self._frames.popleft()

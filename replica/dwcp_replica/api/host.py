@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dwcp.wire.envelope import Envelope, Rejected
 from dwcp.wire.epochs import CertifiedRecord
@@ -16,6 +16,9 @@ from dwcp_replica.api.desk import Answer, ClientDesk
 from dwcp_replica.api.views import EvidenceView, StatusView
 from dwcp_replica.core.outline import Outline
 from dwcp_replica.store.records import View
+
+if TYPE_CHECKING:
+    from dwcp_replica.api.documents import DocumentService
 
 
 class GenesisRefusedError(Exception):
@@ -103,6 +106,10 @@ class Host(Protocol):
 
     def service(self) -> ClientService | None:
         """The running replica, or None while there is none."""
+        ...
+
+    def documents(self) -> DocumentService | None:
+        """The running replica's documents, or None while there is none."""
         ...
 
     def certified(self) -> tuple[CertifiedRecord, ...] | None:

@@ -32,6 +32,7 @@ class ReplicaMetrics:
         self._make_links()
         self._make_clients()
         self._make_process()
+        self._make_documents()
 
     def _gauge(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(f"dwcp_{name}", about, labels, registry=self.registry)
@@ -178,6 +179,51 @@ class ReplicaMetrics:
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024),
             registry=self.registry,
         )
+
+    def _make_documents(self) -> None:
+        self.sync_mode = self._gauge(
+            "sync_mode", "1 for the way in which documents travel now.", ("mode",)
+        )
+        self.sync_count = self._counter("sync_count", "Times a document became level with a peer.")
+        self.last_sync_time = self._gauge(
+            "last_sync_time", "When that was last, in seconds since 1970."
+        )
+        self.avg_sync_latency = self._gauge(
+            "avg_sync_latency", "Mean seconds from the first sign of a difference until level."
+        )
+        self.sync_latency_seconds = Histogram(
+            "dwcp_sync_latency_seconds",
+            "From the first sign that a peer has another version until both were level.",
+            buckets=_COMMIT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.conflict_count = self._gauge(
+            "conflict_count", "Conflicts that were shown to somebody here, each once."
+        )
+        self.documents = self._gauge("documents", "Documents held.")
+        self.document_operations = self._counter(
+            "document_operations", "Operations on documents applied since the start."
+        )
+        self.document_refused = self._counter(
+            "document_operations_refused", "Operations that changed nothing.", ("reason",)
+        )
+        self.document_damage = self._counter(
+            "document_damage", "Damaged rows of the documents' file, left out."
+        )
+        self.gossip_dropped = self._counter(
+            "gossip_dropped", "Messages about documents dropped: too much of one peer waited."
+        )
+        self._sync_seconds = 0.0
+        self._syncs = 0
+
+    def synced(self, latency_s: float) -> None:
+        """A document became level with a peer."""
+        self.sync_count.inc()
+        self.last_sync_time.set_to_current_time()
+        self.sync_latency_seconds.observe(latency_s)
+        self._sync_seconds += latency_s
+        self._syncs += 1
+        self.avg_sync_latency.set(self._sync_seconds / self._syncs)
 
     # --- what the peer transport reports (net.counters.PeerCounters) -------------------------
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from dwcp_replica.api.backup import BackupHandler
 from dwcp_replica.api.bootstrap import BootstrapHandler
 from dwcp_replica.api.connect import ConnectHandler
+from dwcp_replica.api.documents import DocumentsHandler
 from dwcp_replica.api.envelopes import EnvelopeHandler
 from dwcp_replica.api.epochs import EpochsHandler
 from dwcp_replica.api.host import Host
@@ -46,6 +47,8 @@ class ApiServer:
         app.router.add_post("/dwcp/v1/learners", epochs.learners)
         app.router.add_post("/dwcp/v1/envelopes", envelopes.post)
         app.router.add_get("/dwcp/v1/connect", self._connect.get)
+        self._documents = DocumentsHandler(host, problems, metrics)
+        self._documents.routes(app)
         app.router.add_route("*", "/v3/{path:.*}", problems.etcd_path)
         self._runner = web.AppRunner(
             app,
@@ -67,4 +70,5 @@ class ApiServer:
     async def close(self) -> None:
         """Close every connection and stop listening."""
         await self._connect.close()
+        await self._documents.close()
         await self._runner.cleanup()

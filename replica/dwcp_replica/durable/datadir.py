@@ -136,6 +136,11 @@ class DataDirectory:
         return self.path / "state"
 
     @property
+    def documents_path(self) -> Path:
+        """The file of the documents."""
+        return self.path / "documents.db"
+
+    @property
     def archive_path(self) -> Path:
         """The directory of what is kept of the log's removed part."""
         return self.path / "archive"

@@ -64,8 +64,11 @@ class Gossip:
             self._tell(link, Digests(self.parts.digests()))
 
     def disconnect(self, link: Link) -> None:
-        """The connection is gone."""
-        self.talks.remove(link)
+        """We can not send to it any more; a client's connection is gone for good."""
+        if link < CLIENTS:
+            self.talks.remove(link)
+        else:
+            self.talks.forget(link)
         self._control.pop(link, None)
         for name in [name for name, links in self._open.items() if link in links]:
             self.close(link, name)

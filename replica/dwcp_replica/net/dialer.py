@@ -8,7 +8,7 @@ import random
 import ssl
 import time
 from collections.abc import Coroutine, Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 import msgspec
@@ -36,10 +36,44 @@ _CLOSE_TIMEOUT_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
+class SecondLane(Protocol):
+    """What is said to peers when the engine has nothing to say: it never waits for this."""
+
+    def connected(self, number: int) -> None:
+        """A new connection to this peer stands."""
+        ...
+
+    def lost(self, number: int) -> None:
+        """It does not stand any more."""
+        ...
+
+    def say(self, number: int) -> bytes | None:
+        """The next frame for this peer; None until `PeerDialer.wake`."""
+        ...
+
+
+class _Nothing:
+    """No second lane."""
+
+    def connected(self, number: int) -> None:
+        """See SecondLane."""
+
+    def lost(self, number: int) -> None:
+        """See SecondLane."""
+
+    def say(self, number: int) -> bytes | None:  # noqa: ARG002
+        """See SecondLane."""
+        return None
+
+
 class PeerLink:
     """The connection to one peer: dials, greets, sends what is queued, and dials again."""
 
-    def __init__(self, roster: Roster, peer: Member, counters: PeerCounters) -> None:
+    def __init__(
+        self, roster: Roster, peer: Member, counters: PeerCounters, lane: SecondLane, number: int
+    ) -> None:
+        self._lane = lane
+        self._number = number
         self._roster = roster
         self._peer = peer
         self._counters = counters
@@ -55,6 +89,18 @@ class PeerLink:
         """Queue a frame; the oldest are dropped and counted when the queue is full."""
         if dropped := self._queue.put(frame):
             self._counters.frames_dropped(dropped)
+
+    def renumber(self, number: int) -> None:
+        """The peer has another key now, and so another number."""
+        if number != self._number:
+            if self.connected:
+                self._lane.lost(self._number)
+                self._lane.connected(number)
+            self._number = number
+
+    def wake(self) -> None:
+        """The second lane has something to say."""
+        self._queue.wake()
 
     def sample(self) -> TcpSample | None:
         """What the kernel says of the connection; None while there is none."""
@@ -154,6 +200,7 @@ class PeerLink:
         self.connected = True
         self._connected_s = time.monotonic()
         self._socket = ws.get_extra_info("socket")
+        self._lane.connected(self._number)
         _log.info("peer-connected", extra={"peer": self._peer.name})
         tasks = (asyncio.create_task(self._write(ws)), asyncio.create_task(self._watch(ws)))
         try:
@@ -162,15 +209,19 @@ class PeerLink:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            self._lane.lost(self._number)
             await ws.close()
         return next(iter(done)).result()
 
     async def _write(self, ws: ClientWebSocketResponse) -> str:
         try:
             while True:
-                await ws.send_bytes(await self._queue.get())
+                await ws.send_bytes(await self._queue.get(self._idle_frame))
         except (aiohttp.ClientError, OSError):
             return "closed"
+
+    def _idle_frame(self) -> bytes | None:
+        return self._lane.say(self._number)
 
     async def _watch(self, ws: ClientWebSocketResponse) -> str:
         """Answer pings until the server closes; it has nothing to say on this connection."""
@@ -185,9 +236,12 @@ class PeerDialer:
     both, and so its link, under two numbers for a while.
     """
 
-    def __init__(self, roster: Roster, counters: PeerCounters) -> None:
+    def __init__(
+        self, roster: Roster, counters: PeerCounters, lane: SecondLane | None = None
+    ) -> None:
         self._roster = roster
         self._counters = counters
+        self._lane = lane or _Nothing()
         self._links: dict[tuple[str, bytes], PeerLink] = {}
         self._numbers: dict[int, PeerLink] = {}
         self._tasks: dict[tuple[str, bytes], asyncio.Task[None]] = {}
@@ -202,7 +256,10 @@ class PeerDialer:
         places = {n: (m.peer, m.certificate) for n, m in dialed.items() if m.certificate != own}
         for number, place in places.items():
             if place not in self._links:
-                self._links[place] = PeerLink(self._roster, members[number], self._counters)
+                self._links[place] = PeerLink(
+                    self._roster, members[number], self._counters, self._lane, number
+                )
+            self._links[place].renumber(number)
         for place in self._links.keys() - places.values():
             del self._links[place]
             if (task := self._tasks.pop(place, None)) is not None:
@@ -246,6 +303,11 @@ class PeerDialer:
         """What the kernel says of our connection to this peer."""
         link = self._numbers.get(number)
         return None if link is None else link.sample()
+
+    def wake(self, number: int) -> None:
+        """The second lane has something to say to this peer."""
+        if (link := self._numbers.get(number)) is not None:
+            link.wake()
 
     def try_now(self, number: int) -> None:
         """The peer is there: dial anew at once instead of waiting for an old address."""

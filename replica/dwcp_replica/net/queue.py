@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class FrameQueue:
@@ -37,9 +38,15 @@ class FrameQueue:
     def _is_over(self) -> bool:
         return len(self._frames) > self._frames_max or self._bytes > self._bytes_max
 
-    async def get(self) -> bytes:
-        """Wait for the oldest frame and take it."""
+    def wake(self) -> None:
+        """Let `get` look anew at what there is when nothing waits."""
+        self._filled.set()
+
+    async def get(self, otherwise: Callable[[], bytes | None] = lambda: None) -> bytes:
+        """Wait for the oldest frame and take it; while none waits, what `otherwise` gives."""
         while not self._frames:
+            if (other := otherwise()) is not None:
+                return other
             self._filled.clear()
             await self._filled.wait()
         frame = self._frames.popleft()

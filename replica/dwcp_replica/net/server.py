@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp.http_websocket import WebSocketError
 
-from dwcp.wire.links import Frame, decode_frame
+from dwcp.wire.gossip import PeerFrame, decode_frame
 from dwcp.wire.peer import MAX_FRAME_BYTES
 from dwcp.wire.signing import Verifier
 from dwcp_replica.net.counters import PeerCounters
@@ -34,7 +34,7 @@ HEARTBEAT_S: Final = 5.0
 REPORT_EVERY_S: Final = 60.0
 _CLOSE_TIMEOUT_S: Final = 0.5
 
-Deliver = Callable[[int, Frame, int], Awaitable[None]]
+Deliver = Callable[[int, PeerFrame, int], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 

@@ -9,19 +9,49 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
-from dwcp.wire.links import Frame
+from dwcp.wire.gossip import GossipMessage, PeerFrame
 from dwcp.wire.peer import Status
 from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.net.counters import PeerCounters
-from dwcp_replica.net.dialer import PeerDialer
+from dwcp_replica.net.dialer import PeerDialer, SecondLane
 from dwcp_replica.net.hello import LocalMember
 from dwcp_replica.net.roster import Roster
 from dwcp_replica.net.server import PeerServer
 from dwcp_replica.node.config import Address
 
-Deliver = Callable[[int, Frame, int], Awaitable[None]]
+Deliver = Callable[[int, PeerFrame, int], Awaitable[None]]
+
+
+class PeerDocuments(SecondLane, Protocol):
+    """What is said of documents, and who is told."""
+
+    def met(self, number: int) -> None:
+        """This peer's connection to us is a new one."""
+        ...
+
+
+class _Lane:
+    """Documents are for members and learners: a former one is told nothing of them."""
+
+    def __init__(self, roster: Roster, documents: PeerDocuments) -> None:
+        self._roster = roster
+        self._documents = documents
+
+    def connected(self, number: int) -> None:
+        """See SecondLane."""
+        if not self._roster.is_former(number):
+            self._documents.connected(number)
+
+    def lost(self, number: int) -> None:
+        """See SecondLane."""
+        self._documents.lost(number)
+
+    def say(self, number: int) -> bytes | None:
+        """See SecondLane."""
+        return self._documents.say(number)
 
 
 class Mesh:
@@ -29,15 +59,16 @@ class Mesh:
 
     def __init__(
         self, genesis: bytes, record: EpochRecord, keys: tuple[Signer, bytes], verifier: Verifier,
-        deliver: Deliver, counters: PeerCounters,
+        deliver: Deliver, counters: PeerCounters, documents: PeerDocuments,
     ) -> None:  # fmt: skip
+        self._documents = documents
         self._genesis = genesis
         self._certificate = keys[1]
         self._deliver = deliver
         self._counters = counters
         self._over = asyncio.Event()
         self.roster = Roster(self._local(keys[0], record), record)
-        self.dialer = PeerDialer(self.roster, counters)
+        self.dialer = PeerDialer(self.roster, counters, _Lane(self.roster, documents))
         self.server = PeerServer(
             self.roster, verifier, self._received, counters, self._met, self._left
         )
@@ -59,6 +90,8 @@ class Mesh:
         """Another record is in force; `signer` holds the key that we are known by now."""
         before = self.roster.local.signer.public_key
         self.roster.enter(self._local(signer, record), record)
+        for number in filter(self.roster.is_former, self.roster.others()):
+            self._documents.lost(number)
         self._follow()
         if signer.public_key != before:
             self.dialer.dial_anew()
@@ -100,15 +133,18 @@ class Mesh:
 
     def _met(self, number: int) -> None:
         self._follow()
+        self._documents.met(number)
         self.dialer.try_now(number)
 
     def _left(self, number: int) -> None:
         if self.roster.is_over(number):
             self._follow()
 
-    async def _received(self, sender: int, message: Frame, size_bytes: int) -> None:
+    async def _received(self, sender: int, message: PeerFrame, size_bytes: int) -> None:
         """Pass a message on, unless its sender may only be told that it is no member."""
-        if self.roster.is_over(sender) and not isinstance(message, Status):
+        is_document = isinstance(message, GossipMessage)
+        former = self.roster.is_former(sender) if is_document else self.roster.is_over(sender)
+        if former and not isinstance(message, Status):
             self._counters.frame_refused("former-member")
             return
         await self._deliver(sender, message, size_bytes)

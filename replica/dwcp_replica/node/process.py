@@ -38,10 +38,12 @@ from dwcp_replica.net.tls import server_context
 from dwcp_replica.node import restoring, views
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import EXIT_LOCKED, EXIT_REFUSED, EXIT_STOPPED, NodeConfig
+from dwcp_replica.node.documents import DocumentRoom
 from dwcp_replica.node.genesis import GenesisKeeper
 from dwcp_replica.node.hooks import HookMaker
 from dwcp_replica.node.machines import load_machine
-from dwcp_replica.node.running import RunningReplica, recover
+from dwcp_replica.node.recovered import recover
+from dwcp_replica.node.running import RunningReplica
 from dwcp_replica.store.records import View
 
 _REASONS: Final[dict[type[DataFault], str]] = {
@@ -311,6 +313,10 @@ class ReplicaProcess:
         """The client side of the running member, or None."""
         running = self.running
         return None if running is None or running.me is None else running.admission
+
+    def documents(self) -> DocumentRoom | None:
+        """The running replica's documents, or None."""
+        return None if self.running is None else self.running.documents
 
     def certified(self) -> tuple[CertifiedRecord, ...] | None:
         """The epoch records after genesis, with their certificates; None while not running."""

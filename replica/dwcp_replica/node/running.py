@@ -6,22 +6,19 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from random import SystemRandom
 from typing import Any, Final
 
 import msgspec
 
-from dwcp.identity import Ed25519Verifier
 from dwcp.wire.envelope import Envelope, decode_body
 from dwcp.wire.epochs import CertifiedRecord, Records
-from dwcp.wire.links import Frame, Ping, Pong
+from dwcp.wire.gossip import GossipMessage, PeerFrame
+from dwcp.wire.links import Ping, Pong
 from dwcp.wire.operations import RangeRequest
 from dwcp.wire.peer import Forward, PeerMessage
 from dwcp.wire.query import may_be_old
 from dwcp.wire.records import EpochRecord
-from dwcp.wire.signing import ZERO_HASH
 from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import (
@@ -38,7 +35,6 @@ from dwcp_replica.core.effects import (
     Outbound,
     Panicked,
     Received,
-    Record,
     Retired,
     SourceLied,
     StateDiverged,
@@ -51,37 +47,27 @@ from dwcp_replica.core.effects import (
 )
 from dwcp_replica.core.epochs.directory import OUTSIDERS
 from dwcp_replica.core.quorum import quorum
-from dwcp_replica.core.replica import Replica
-from dwcp_replica.core.restore import OwnState
 from dwcp_replica.durable import (
-    Damage,
-    DamageKind,
     DataDirectory,
-    ForeignDirectory,
-    Wal,
-    wal_binding,
 )
-from dwcp_replica.durable.state import StateDirectory
 from dwcp_replica.net.links import LinkWatch, Pace
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import LOG_BYTES_MIN, Address
-from dwcp_replica.node.engine import Engine, Journal
+from dwcp_replica.node.documents import DocumentRoom
+from dwcp_replica.node.engine import Engine
 from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
 from dwcp_replica.node.mesh import Mesh
 from dwcp_replica.node.orders import Refusal, order_fault
+from dwcp_replica.node.recovered import Recovered
 from dwcp_replica.node.saving import LogKeeper
 from dwcp_replica.node.signatures import Questions, SignatureGate
-from dwcp_replica.store import Outcome, Store
-from dwcp_replica.store.machine import RestoreFaultError, StateMachine
-from dwcp_replica.store.shelf import Shelf
-from dwcp_replica.store.store import ForeignStateError
+from dwcp_replica.store import Outcome
 
 VERIFY_THREADS: Final = 2
 HAND_OVER_S_MAX: Final = 2.0
 FLUSH_S_MAX: Final = 0.5
 
-_DICE: Final = SystemRandom()
 _log = logging.getLogger(__name__)
 
 
@@ -91,81 +77,6 @@ class StateDivergedError(Exception):
 
 class HaltedError(Exception):
     """The engine found that going on could break a promise."""
-
-
-class ClosedLog:
-    """Stands in for a log that is damaged in the middle and takes no more records.
-
-    The replica is mute then: it signs nothing that would have to be remembered.
-    """
-
-    def append(self, records: list[Record]) -> None:
-        """Forget the records: they are learned again after a restart."""
-
-    def sync(self) -> None:
-        """Nothing was written."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What a start found: the core as its log left it, and the log to go on with."""
-
-    core: Replica
-    verifier: Ed25519Verifier
-    journal: Journal
-    wal: Wal | None
-    state: StateDirectory
-    store: Store
-    shelf: Shelf
-    damage: Damage | None
-    mute: str | None
-
-
-def recover(
-    directory: DataDirectory, genesis: EpochRecord, machine: StateMachine | None = None
-) -> Recovered:
-    """Read log and state, and bring the core to where it was.
-
-    Blocks; raises the faults of `durable`.
-    """
-    me = genesis.member_with(directory.signer.public_key)
-    binding = wal_binding(genesis.cluster_id, directory.signer.public_key)
-    wal, records, damage = Wal.open(directory.wal_path, binding=binding)
-    journal: Journal = wal
-    writable: Wal | None = wal
-    mute = None
-    if damage is not None and not damage.harmless:
-        mute = f"damaged {damage.kind}"
-        if damage.kind is DamageKind.MIDDLE:
-            wal.close()
-            journal, writable = ClosedLog(), None
-    state = StateDirectory.open(directory.state_path)
-    try:
-        store = Store(genesis, records=state.records, machine=machine)
-    except (ForeignStateError, RestoreFaultError) as error:
-        raise ForeignDirectory(str(error)) from error
-    shelf = Shelf(store)
-    # the state that a cluster began with is not in its log
-    is_blank = genesis.previous != ZERO_HASH and store.is_blank
-    applied = None if store.target is not None or is_blank else store.applied_index
-    verifier = Ed25519Verifier()
-    core = Replica(
-        genesis=genesis,
-        me=me,
-        signer=directory.signer,
-        verifier=verifier,
-        records=records,
-        mute=mute,
-        state=shelf,
-        mute_for_good=writable is None,
-        own=OwnState(applied, state.records.digest()),
-        draw=_DICE.randrange,
-    )
-    shelf.stable(core.stable_index)
-    return Recovered(core, verifier, journal, writable, state, store, shelf, damage, mute)
 
 
 class RunningReplica:
@@ -210,9 +121,19 @@ class RunningReplica:
             verifier=found.verifier, gate=self._gate, engine=self.engine, store=store,
             metrics=metrics, reply_hook=reply, may_read=self._may_read,
         )  # fmt: skip
+        records = [genesis, *(one.record for one in found.core.certified)]
+        self.documents = DocumentRoom(
+            path=directory.documents_path, genesis=genesis, records=records, me=self.me,
+            signer=signer, verifier=found.verifier, gate=self._gate, metrics=metrics,
+        )  # fmt: skip
         keys = (signer, directory.certificate_fingerprint)
-        self.mesh = Mesh(genesis.hash(), self.record, keys, found.verifier, self._receive, metrics)
+        self.mesh = Mesh(
+            genesis.hash(), self.record, keys, found.verifier, self._receive, metrics,
+            self.documents,
+        )  # fmt: skip
         self.mesh.know(found.core.peers)
+        self.documents.wakes(self.mesh.dialer)
+        self.documents.ask(lambda: None if store.target is not None else store.key_store.access)
         modes = genesis.parameters.modes
         self.links = LinkWatch(
             genesis.hash(), lambda: self.mesh.roster.members, signer, found.verifier,
@@ -230,7 +151,7 @@ class RunningReplica:
         reading, watching = self.admission.reading, self.admission.watching
         tasks = [self.engine.run(), self._gate.run(), self.mesh.run()]
         tasks += [reading.run(), watching.run(), self._notice()]
-        return [*tasks, self.links.run(lambda: None)]
+        return [*tasks, self.links.run(lambda: None), self.documents.run()]
 
     async def _notice(self) -> None:
         """Tell those who wait for events whenever something was executed."""
@@ -317,6 +238,7 @@ class RunningReplica:
             self.admission.enter(self.record, event.me)
         self.mesh.know(self.engine.peers)
         self.mesh.enter(self._directory.signer, self.record)
+        self.documents.enter(self.record, self.me, self._directory.signer)
         record = self.record
         leader = record.members[record.leader].name
         barred = [record.members[m].name for m in record.barred]
@@ -352,15 +274,18 @@ class RunningReplica:
         """Close connections and the log, once the tasks have ended."""
         await self.mesh.close()
         self._threads.shutdown()
+        self.documents.close()
         self._journal.close()
         self._shelf.drop()
         self._state.close()
 
     # --- peers ----------------------------------------------------------------------------------
 
-    async def _receive(self, sender: int, message: Frame, size_bytes: int) -> None:
+    async def _receive(self, sender: int, message: PeerFrame, size_bytes: int) -> None:
         if isinstance(message, Ping | Pong):
             return self.links.take(sender, message)
+        if isinstance(message, GossipMessage):
+            return self.documents.receive(sender, message, size_bytes)
         inbox = self.engine.inbox
         while not inbox.admits(sender):
             await inbox.taken()

@@ -90,6 +90,7 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     metrics.muted.set(standing.mute is not None)
     metrics.disk_full.set(running.engine.disk_full)
     metrics.connections.set(running.admission.desk.connections)
+    metrics.documents.set(len(running.documents.store))
     roster = running.mesh.roster
     others = list(filter(roster.is_member, roster.others()))
     metrics.peers_connected.set(sum(map(running.mesh.connected, others)))

@@ -97,6 +97,7 @@ class World:
             if (me, link) not in self.up:
                 self.up.add((me, link))
                 self.lives[me, link] = self.lives.get((me, link), 0) + 1
+                self.members[me].talks.met(link)
                 self.members[me].connect(link)
 
     def cut(self, one: int, other: int) -> None:

@@ -1,0 +1,69 @@
+"""What a user's directory holds of a cluster: genesis, client key, authority, documents."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dwcp import errors
+from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
+from dwcp.wire.decoding import decoder_of
+from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
+
+CLIENT_KEY_FILE: Final = "client.key"
+GENESIS_FILE: Final = "genesis.msgpack"
+AUTHORITY_FILE: Final = "ca.crt"
+DOCUMENTS_FILE: Final = "documents.db"
+
+_decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a client needs of a directory."""
+
+    genesis: SignedGenesis
+    key: Ed25519Signer
+    authority: ssl.SSLContext | None
+    documents: Path
+
+
+def read_directory(directory: Path) -> Found:
+    """What lies there. Raises BadCluster."""
+    try:
+        data = (directory / GENESIS_FILE).read_bytes()
+        key = Ed25519Signer.load(directory / CLIENT_KEY_FILE)
+        genesis = _decode_genesis(data)
+        authority = _authority(directory / AUTHORITY_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        raise errors.BadCluster(
+            f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "
+            "or name the right directory"
+        ) from None
+    except (msgspec.DecodeError, KeyFileError, OSError) as error:
+        raise errors.BadCluster(f"the cluster in {directory} can not be read: {error}") from None
+    return Found(genesis, key, authority, directory / DOCUMENTS_FILE)
+
+
+def _authority(path: Path) -> ssl.SSLContext | None:
+    """What the file's certificates vouch for; None without the file. Raises ssl.SSLError."""
+    if not path.exists():
+        return None
+    context = ssl.create_default_context(cafile=path)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def checked(signed: SignedGenesis) -> EpochRecord:
+    """The record of a complete genesis whose signatures hold. Raises BadCluster."""
+    problem = check_genesis(signed, Ed25519Verifier())
+    if problem is None and not is_complete(signed):
+        problem = "not every member has signed the genesis yet: wait until the cluster has started"
+    if problem is not None:
+        raise errors.BadCluster(problem)
+    return signed.record
