@@ -65,6 +65,12 @@ def _check_machine(name: str | None) -> None:
         raise click.UsageError(f"--machine: {error}") from error
 
 
+def _cuts() -> Path | None:
+    """The file of cut links; only tests may name one."""
+    path = os.environ.get("DWCP_TEST_CUTS")
+    return None if path is None else Path(path)
+
+
 def _hook_maker(strategy: str | None) -> HookMaker | None:
     """The hooks of a named way to lie; only tests may ask for one."""
     if strategy is None:
@@ -141,6 +147,7 @@ def _command(
         client_tls=client_tls,
         client_tls_files=_tls_files(client_tls_certificate, client_tls_key),
         stay_on_refusal=os.environ.get("DWCP_STAY_ON_REFUSAL") == "1",
+        cuts=_cuts(),
         machine=machine or os.environ.get("DWCP_MACHINE"),
         log_bytes=log_bytes,
         restore=restore,

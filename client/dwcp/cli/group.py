@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "get": Lazy("dwcp.cli.data", "get", "Read a key, or all keys with a prefix."),
     "del": Lazy("dwcp.cli.data", "delete", "Delete a key, or all keys with a prefix."),
     "watch": Lazy("dwcp.cli.watch", "watch", "Print what happens to keys, as it happens."),
+    "doc": Lazy("dwcp.cli.doc", "doc", "Read and edit documents that merge."),
     "lease": Lazy("dwcp.cli.lease", "lease", "Make, keep, list and end leases."),
     "bench": Lazy("dwcp.cli.bench", "bench", "Measure how fast a cluster answers."),
     "gateway": Lazy("dwcp.cli.gateway", "gateway", "Serve etcd's JSON API, verified."),

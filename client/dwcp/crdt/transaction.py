@@ -212,6 +212,10 @@ class Transaction:
         for first, length in runs:
             self._cut(found, last, first, length)
 
+    def length(self, path: Path, kind: Literal["list", "text"]) -> int:
+        """How many elements a sequence has now; 0 where there is none."""
+        return self._length(path_of(path), kind)
+
     # building
 
     def body(self, document: str, author: bytes, epoch: int) -> OperationBody:

@@ -7,7 +7,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
 import aiohttp
@@ -84,11 +84,17 @@ class PeerLink:
         self._connected_s = 0.0
         self._socket: HasOptions | None = None
         self.connected = False
+        self.cut = False
 
     def send(self, frame: bytes) -> None:
         """Queue a frame; the oldest are dropped and counted when the queue is full."""
         if dropped := self._queue.put(frame):
             self._counters.frames_dropped(dropped)
+
+    @property
+    def name(self) -> str:
+        """What the peer is called."""
+        return self._peer.name
 
     def renumber(self, number: int) -> None:
         """The peer has another key now, and so another number."""
@@ -162,6 +168,8 @@ class PeerLink:
 
     async def _connect_once(self) -> str:
         """Dial and serve one connection; return why it ended, as an enumerated word."""
+        if self.cut:
+            return "cut"
         connector = aiohttp.TCPConnector(
             ssl=aiohttp.Fingerprint(self._peer.certificate), force_close=True
         )
@@ -278,6 +286,13 @@ class PeerDialer:
         """Make every connection again: we are known by another key now."""
         for link in self._links.values():
             link.dial_anew()
+
+    def cut(self, names: Collection[str]) -> None:
+        """Reach none of these, as if the network were cut: for tests."""
+        for link in self._links.values():
+            was, link.cut = link.cut, link.name in names
+            if link.cut != was:
+                link.dial_anew()
 
     def send(self, to: int | None, message: PeerMessage) -> None:
         """Queue a message for one peer, or for everybody who is dialed with None."""

@@ -49,6 +49,7 @@ class NodeConfig:
 
     machine: "module:Class" of the state machine that the cluster's owner embeds. log_bytes: so
     much log is kept before a snapshot is made and the log is cut.
+    `cuts`: for tests, the file of links that are cut (node/cuts.py).
     `client_tls`: the client port speaks TLS, with the member's own certificate, which the genesis
     names, or with the one in `client_tls_files`. `restore`: path or URL of the backup that the
     cluster begins from.
@@ -66,4 +67,5 @@ class NodeConfig:
     log_bytes: int = LOG_BYTES_MIN
     client_tls: bool = False
     client_tls_files: TlsFiles | None = None
+    cuts: Path | None = None
     restore: str | None = None

@@ -38,6 +38,7 @@ from dwcp_replica.net.tls import server_context
 from dwcp_replica.node import restoring, views
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import EXIT_LOCKED, EXIT_REFUSED, EXIT_STOPPED, NodeConfig
+from dwcp_replica.node.cuts import follow_cuts
 from dwcp_replica.node.documents import DocumentRoom
 from dwcp_replica.node.genesis import GenesisKeeper
 from dwcp_replica.node.hooks import HookMaker
@@ -220,6 +221,9 @@ class ReplicaProcess:
             await running.start(self.config.peer_listen)
             async with asyncio.TaskGroup() as tasks:
                 work = [tasks.create_task(task) for task in running.tasks()]
+                if (cuts := self.config.cuts) is not None:
+                    cutting = follow_cuts(cuts, self.config.name, running.mesh.dialer.cut)
+                    work.append(tasks.create_task(cutting))
                 self.running = running
                 _log.info("running", extra={"final": running.replay_upto, "mute": running.mute})
                 await self._until_over(running)
