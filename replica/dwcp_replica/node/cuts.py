@@ -1,4 +1,4 @@
-"""Cut links between members on one machine: for tests of partitions (DWCP_TEST_CUTS names the file).
+"""Cut links between members on one machine, for tests of partitions (DWCP_TEST_CUTS: the file).
 
 A file says whom each member does not reach: {"a": ["c", "d"], "c": ["a"], ...}. It is read again
 and again, so that a test cuts and mends while the processes run.
