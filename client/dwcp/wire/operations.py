@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from dwcp.wire.modes import ModeSetRequest, ModeSetResponse, NetworkReport, NetworkReported
 from dwcp.wire.signing import Count, PublicKey
 
 Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -235,7 +236,7 @@ KeyOperation = (
     | AccessGetRequest
 )
 """What the store of keys executes."""
-Operation = KeyOperation | OpenSession | CloseSession | Command
+Operation = KeyOperation | OpenSession | CloseSession | Command | ModeSetRequest | NetworkReport
 
 
 class KeyValue(Struct, frozen=True, array_like=True):
@@ -414,6 +415,8 @@ Result = (
     | SessionOpened
     | SessionClosed
     | CommandResult
+    | ModeSetResponse
+    | NetworkReported
     | Failure
     | EnvelopeFailure
 )

@@ -57,16 +57,18 @@ class ModePolicy(Struct, frozen=True, array_like=True):
     """How the members choose the mode; the thresholds are the brief's. All must hold the same.
 
     `detect` False: the first mode stays until somebody orders another. `first`: the mode that the
-    cluster begins in; `forced`: it is held until it is released. Below `rtt_low_us` with
-    `rate_bps` or more: Datacenter; above `rtt_high_us`, or below `rate_bps`: Internet; otherwise
-    Hybrid. A value must be `hysteresis_permille` thousandths of a threshold beyond it, during
-    `dwell_ms`, and `cooldown_ms` after the last switch. Links are measured every `measure_ms`, a
-    short one with a probe of `probe_bytes`.
+    cluster begins in; `forced`: it is held until it is released; `pinned`: for ever.
+
+    Below `rtt_low_us` with `rate_bps` or more: Datacenter; above `rtt_high_us`, or below
+    `rate_bps`: Internet; otherwise Hybrid. A value must be `hysteresis_permille` thousandths of a
+    threshold beyond it, during `dwell_ms`, and `cooldown_ms` after the last switch. Links are
+    measured every `measure_ms`, a short one with a probe of `probe_bytes`.
     """
 
     detect: bool = False
     first: Mode = "Internet"
     forced: bool = False
+    pinned: bool = False
     rtt_low_us: Annotated[int, Meta(ge=1, le=3_600_000_000)] = 10_000
     rtt_high_us: Annotated[int, Meta(ge=1, le=3_600_000_000)] = 50_000
     rate_bps: Count = 1_000_000_000

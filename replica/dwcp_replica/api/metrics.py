@@ -124,6 +124,12 @@ class ReplicaMetrics:
             "loss": self._gauge("link_loss_ratio", "Share of segments sent again.", ("peer",)),
             "rate_bps": self._gauge("link_rate_bits_per_second", "Achieved rate.", ("peer",)),
         }
+        self.reports = self._counter("network_reports", "Reports of its network sent to the log.")
+        self.mode_switches = self._counter(
+            "v3_mode_switches",
+            "Changes of the mode that runs.",
+            ("node_id", "from_mode", "to_mode"),
+        )
 
     def show_link(self, peer: str, link: Link) -> None:
         """Set the gauges of one link; what is not known is absent."""

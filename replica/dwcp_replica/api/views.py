@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from dwcp.wire.records import Protocol
+from dwcp.wire.records import Mode, Protocol
 
 Phase = Literal["Waiting", "Running", "Refused", "Removed"]
 
@@ -53,6 +53,49 @@ class PeerView(Struct, frozen=True, rename="camel"):
     role: Literal["member", "learner", "former"] = "member"
 
 
+class NetworkView(Struct, frozen=True, rename="camel"):
+    """A network: round trip and jitter in microseconds, loss as a share, bits per second."""
+
+    rtt_us: int | None
+    jitter_us: int | None
+    loss: float | None
+    rate_bps: int | None
+
+
+class SwitchView(Struct, frozen=True, rename="camel"):
+    """The latest change of the decided mode, and the network that led to it.
+
+    `index` and `at_ms` (agreed time, Unix milliseconds) say where in the log; `reason` is
+    "network" or "forced". Numbers are those of NetworkView.
+    """
+
+    before: str
+    after: str
+    reason: str
+    index: int
+    at_ms: int
+    network: NetworkView
+
+
+class ModesView(Struct, frozen=True, rename="camel"):
+    """What is decided of the mode; `reach` is this member's own network to a quorum.
+
+    `network`: the median of the members' reports. `asked`: the mode that the network has asked
+    for since `asked_since_ms`, while the dwell or the cool-down is not over. `reports`: how many
+    members' reports are held.
+    """
+
+    decided: str
+    forced: str | None
+    asked: str | None
+    asked_since_ms: int
+    switches: int
+    reports: int
+    network: NetworkView
+    reach: NetworkView
+    last_switch: SwitchView | None
+
+
 class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     """Where a replica stands; fields that need a genesis are null while there is none.
 
@@ -68,7 +111,8 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     id: int | None = None
     phase: Phase
     reason: str | None
-    mode: Literal["Datacenter", "Internet"] = "Internet"
+    mode: Mode = "Internet"
+    modes: ModesView | None = None
     protocol: Protocol = "pbft"
     forced: Protocol | None = None
     epoch: int | None = None

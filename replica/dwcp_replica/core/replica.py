@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from dwcp.wire.epochs import (
-    CertifiedRecord,
-    EpochBound,
-    Records,
-)
+from dwcp.wire.epochs import CertifiedRecord, EpochBound, Records
 from dwcp.wire.peer import (
     Certificate,
     CheckpointVote,
@@ -25,13 +21,7 @@ from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.signing import Signer, Verifier
 from dwcp.wire.state import StableCheckpoint
 from dwcp.wire.switch import AdminSwitch, SwitchRequest
-from dwcp_replica.core import (
-    catchup,
-    checkpoints,
-    collection,
-    restore,
-    transfer,
-)
+from dwcp_replica.core import catchup, checkpoints, collection, restore, transfer
 from dwcp_replica.core.driver import Driver, Handler
 from dwcp_replica.core.effects import (
     EVERYONE,
@@ -58,6 +48,7 @@ from dwcp_replica.core.epochs import rest, resume, slot, succession, switching
 from dwcp_replica.core.epochs.keeper import Keeper
 from dwcp_replica.core.epochs.messages import epoch_of
 from dwcp_replica.core.epochs.mute import Muteness
+from dwcp_replica.core.epochs.wishing import Wish
 from dwcp_replica.core.outline import Outline, outline
 from dwcp_replica.core.pbft import driver as pbft
 from dwcp_replica.core.raft import driver as raft
@@ -127,7 +118,7 @@ class Replica:
 
     # --- what the shell asks -------------------------------------------------------------------
 
-    def step(self, event: Input) -> Ready:
+    def step(self, event: Input | Wish) -> Ready:
         """Take one event; return what must be done because of it, in `Ready`'s order."""
         core = self._core
         assert self._started or isinstance(event, Tick), "the first event is a Tick"
@@ -175,6 +166,10 @@ class Replica:
     def certified(self) -> tuple[CertifiedRecord, ...]:
         """The epoch records after genesis, each with its certificate."""
         return tuple(self._keeper.line.chain.certified)
+
+    def record_of(self, epoch: int) -> EpochRecord:
+        """The record of an epoch up to the present one."""
+        return self._keeper.line.chain.record(epoch) or self._core.record
 
     def proof_of(self, index: int) -> tuple[tuple[Header, ...], Certificate] | None:
         """What shows that `index` is final here: headers from it to a certificate's entry.
@@ -239,7 +234,7 @@ class Replica:
 
     # --- events --------------------------------------------------------------------------------
 
-    def _dispatch(self, event: Input) -> None:
+    def _dispatch(self, event: Input | Wish) -> None:
         core = self._core
         match event:
             case Tick(now_ms, wall_ms):
@@ -257,6 +252,8 @@ class Replica:
                 self._applied(index, state, saved)
             case Saved() | TransferBegun() | Restored():
                 self._about_state(event)
+            case Wish(protocol):
+                self._keeper.wishes.wish(core, protocol)
             case HandOver() if not self._rests:
                 self._driver.hand_over(core)
             case Alarm() | Order() | ReadIndex() | Learners():

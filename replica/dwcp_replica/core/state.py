@@ -86,7 +86,10 @@ class Core:
         self.n = len(record.members)
         self.f = liars(self.n, record.trust)
         self.q = self.membership.quorum
-        self.client_keys = frozenset(client.key for client in record.clients)
+        # members send reports of their network as clients send requests
+        self.client_keys = frozenset(
+            [client.key for client in record.clients] + [m.identity for m in record.members]
+        )
         self.out = Ready()
         self.halted: str | None = None
         self.sealed = False

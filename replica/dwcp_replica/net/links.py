@@ -97,8 +97,9 @@ class LinkWatch:
     """Measures this member's links to all others, and answers their pings."""
 
     def __init__(
-        self, genesis: bytes, members: Callable[[], Sequence[Member]], signer: Signer,
-        verifier: Verifier, road: Road, counters: PeerCounters, pace: Pace,
+        self, genesis: bytes, members: Callable[[], Sequence[Member]],
+        signer: Callable[[], Signer], verifier: Verifier, road: Road, counters: PeerCounters,
+        pace: Pace,
     ) -> None:  # fmt: skip
         self._genesis = genesis
         self._members = members
@@ -119,6 +120,11 @@ class LinkWatch:
         """The link to one member as it was measured; unknown in what was not."""
         found = self._known.get(member)
         return Link() if found is None else found.meter.link()
+
+    def link_to(self, identity: bytes) -> Link:
+        """The link to the member with this key."""
+        found = (n for n, member in enumerate(self._members()) if member.identity == identity)
+        return next(map(self.link, found), Link())
 
     async def run(self, after_round: Callable[[], None]) -> None:
         """Measure for ever, and call `after_round` whenever there is something new."""
@@ -158,7 +164,7 @@ class LinkWatch:
     # --- asking ---------------------------------------------------------------------------------
 
     def _others(self) -> list[int]:
-        mine = self._signer.public_key
+        mine = self._signer().public_key
         return [n for n, member in enumerate(self._members()) if member.identity != mine]
 
     def _neighbour(self, member: int) -> _Neighbour:
@@ -193,7 +199,7 @@ class LinkWatch:
         if found is None or asked is None:
             return self._counters.frame_refused("pong-not-asked")
         key = self._members()[sender].identity
-        signed = pong_signing_bytes(self._genesis, pong.nonce, self._signer.public_key, key)
+        signed = pong_signing_bytes(self._genesis, pong.nonce, self._signer().public_key, key)
         if not self._verifier.verify(key, signed, pong.sig):
             return self._counters.frame_refused("pong-signature")
         del found.asked[pong.nonce]
@@ -220,6 +226,6 @@ class LinkWatch:
         if sender >= len(self._members()) or not self._road.connected(sender):
             return None
         key = self._members()[sender].identity
-        signed = pong_signing_bytes(self._genesis, ping.nonce, key, self._signer.public_key)
-        pong = Pong(ping.nonce, self._signer.sign(signed))
+        signed = pong_signing_bytes(self._genesis, ping.nonce, key, self._signer().public_key)
+        pong = Pong(ping.nonce, self._signer().sign(signed))
         return self._road.send_frame(sender, encode_link_message(pong))

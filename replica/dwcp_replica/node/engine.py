@@ -298,6 +298,11 @@ class Engine:
         self._metrics.fsync_seconds.observe(time.perf_counter() - began_s)
         self._metrics.group_records.observe(len(records))
 
+    def _enter(self, epoch: int) -> None:
+        """Tell the store under which record the next entry stands."""
+        if epoch != self._store.record.epoch:
+            self._store.enter(self._core.record_of(epoch))
+
     async def _execute(self, entries: list[Entry]) -> None:
         """Run entries in order; report back at every checkpoint and at the end.
 
@@ -307,6 +312,7 @@ class Engine:
         since_s = time.monotonic()
         for entry in entries:
             index = entry.header.index
+            self._enter(entry.header.epoch)
             for outcome in self._store.steps(index, decode_batch(entry.body)):
                 self._metrics.executed.inc()
                 self._effects.executed((outcome,))

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from typing import Final
 
 from dwcp_replica.core.effects import Input
+from dwcp_replica.core.epochs.wishing import Wish
 
 HELD_MAX: Final = 1024
 HELD_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -22,7 +23,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.filled = asyncio.Event()
-        self._events: deque[Input] = deque()
+        self._events: deque[Input | Wish] = deque()
         self._weights: deque[tuple[int, int] | None] = deque()
         self._held: Counter[int] = Counter()
         self._held_bytes: Counter[int] = Counter()
@@ -45,13 +46,13 @@ class Inbox:
         self._held[member] -= 1
         self._held_bytes[member] -= size_bytes
 
-    def put(self, event: Input, held: tuple[int, int] | None = None) -> None:
+    def put(self, event: Input | Wish, held: tuple[int, int] | None = None) -> None:
         """Add an event; `held` is the member and the bytes it was counted with."""
         self._events.append(event)
         self._weights.append(held)
         self.filled.set()
 
-    def take(self, count_max: int) -> list[Input]:
+    def take(self, count_max: int) -> list[Input | Wish]:
         """Take the oldest events."""
         count = min(count_max, len(self._events))
         events = [self._events.popleft() for _ in range(count)]

@@ -50,7 +50,6 @@ from dwcp_replica.core.quorum import quorum
 from dwcp_replica.durable import (
     DataDirectory,
 )
-from dwcp_replica.net.links import LinkWatch, Pace
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import LOG_BYTES_MIN, Address
@@ -58,6 +57,7 @@ from dwcp_replica.node.documents import DocumentRoom
 from dwcp_replica.node.engine import Engine
 from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
 from dwcp_replica.node.mesh import Mesh
+from dwcp_replica.node.moding import ModeKeeper
 from dwcp_replica.node.orders import Refusal, order_fault
 from dwcp_replica.node.recovered import Recovered
 from dwcp_replica.node.saving import LogKeeper
@@ -93,6 +93,7 @@ class RunningReplica:
         if make_hooks is not None and standing.me is not None:
             outbound, reply = make_hooks(genesis, standing.me, signer)
         store = found.store
+        store.enter(standing.record)
         self.genesis = genesis
         self.record = standing.record
         self.me = standing.me
@@ -134,11 +135,15 @@ class RunningReplica:
         self.mesh.know(found.core.peers)
         self.documents.wakes(self.mesh.dialer)
         self.documents.ask(lambda: None if store.target is not None else store.key_store.access)
-        modes = genesis.parameters.modes
-        self.links = LinkWatch(
-            genesis.hash(), lambda: self.mesh.roster.members, signer, found.verifier,
-            self.mesh.dialer, metrics, Pace(modes.measure_ms, modes.probe_bytes, modes.rtt_low_us),
-        )  # fmt: skip
+        self.modes = ModeKeeper(
+            genesis,
+            lambda: directory.signer,
+            found.verifier,
+            self.engine,
+            store,
+            self.mesh,
+            metrics,
+        )
 
     async def start(self, listen: Address) -> None:
         """Listen for peers. Raises OSError when the address can not be bound."""
@@ -151,7 +156,7 @@ class RunningReplica:
         reading, watching = self.admission.reading, self.admission.watching
         tasks = [self.engine.run(), self._gate.run(), self.mesh.run()]
         tasks += [reading.run(), watching.run(), self._notice()]
-        return [*tasks, self.links.run(lambda: None), self.documents.run()]
+        return [*tasks, *self.modes.tasks(), self.documents.run()]
 
     async def _notice(self) -> None:
         """Tell those who wait for events whenever something was executed."""
@@ -283,7 +288,7 @@ class RunningReplica:
 
     async def _receive(self, sender: int, message: PeerFrame, size_bytes: int) -> None:
         if isinstance(message, Ping | Pong):
-            return self.links.take(sender, message)
+            return self.modes.links.take(sender, message)
         if isinstance(message, GossipMessage):
             return self.documents.receive(sender, message, size_bytes)
         inbox = self.engine.inbox

@@ -64,7 +64,7 @@ class Questions:
         self._record = record
         self.scope = scope_of(genesis, record)
         self._keys = [member.identity for member in record.members]
-        self._clients = frozenset(client.key for client in genesis.clients)
+        self._clients = frozenset([c.key for c in genesis.clients] + self._keys)
 
     def envelope(self, envelope: Envelope) -> Check:
         """The question about a client's signature."""

@@ -11,12 +11,23 @@ import msgspec
 
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.api.metrics import ReplicaMetrics
-from dwcp_replica.api.views import EvidenceSummary, EvidenceView, PeerView, Phase, StatusView
+from dwcp_replica.api.views import (
+    EvidenceSummary,
+    EvidenceView,
+    ModesView,
+    NetworkView,
+    PeerView,
+    Phase,
+    StatusView,
+    SwitchView,
+)
 from dwcp_replica.core.effects import EvidenceFound
+from dwcp_replica.core.modes.reach import Reach
 from dwcp_replica.core.quorum import faults
 from dwcp_replica.net.roster import Roster
 from dwcp_replica.node.config import NodeConfig
 from dwcp_replica.node.running import RunningReplica
+from dwcp_replica.store.modes import network_of
 
 VERSION: Final = version("dwcp")
 MODE_OF: Final = {"pbft": "Internet", "raft": "Datacenter"}
@@ -95,7 +106,7 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     others = list(filter(roster.is_member, roster.others()))
     metrics.peers_connected.set(sum(map(running.mesh.connected, others)))
     for number in others:
-        metrics.show_link(roster.name(number), running.links.link(number))
+        metrics.show_link(roster.name(number), running.modes.links.link(number))
 
 
 def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
@@ -117,8 +128,9 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
     return {
         "epoch": standing.epoch,
         "protocol": standing.record.protocol,
-        "mode": MODE_OF[standing.record.protocol],
+        "mode": running.modes.mode.value,
         "forced": standing.record.forced,
+        "modes": _modes(running),
         "view": standing.view,
         "active": standing.active,
         "primary": running.record.members[standing.primary].name,
@@ -148,6 +160,31 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
     }
 
 
+def _modes(running: RunningReplica) -> ModesView:
+    state, keeper = running.store.modes.state, running.modes
+    last = state.last
+    return ModesView(
+        decided=state.mode.value,
+        forced=None if state.forced is None else state.forced.value,
+        asked=None if state.asked is None else state.asked.value,
+        asked_since_ms=state.asked_since_ms,
+        switches=state.switches,
+        reports=len(state.reports),
+        network=_network(keeper.network),
+        reach=_network(keeper.reach),
+        last_switch=None
+        if last is None
+        else SwitchView(
+            last.before.value, last.after.value, last.reason, last.index, last.at_ms,
+            _network(network_of(last.network)),
+        ),
+    )  # fmt: skip
+
+
+def _network(network: Reach) -> NetworkView:
+    return NetworkView(network.rtt_us, network.jitter_us, network.loss, network.rate_bps)
+
+
 def _summary(record: EpochRecord, found: EvidenceFound) -> dict[str, Any]:
     header = found.evidence.first
     return {
@@ -166,7 +203,7 @@ def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
         position = running.record.member_with(member.identity)
         said = standing.outsiders if position is None else standing.peers
         last = said.get(number if position is None else position)
-        link = running.links.link(number)
+        link = running.modes.links.link(number)
         peers.append(
             PeerView(
                 name=member.name,

@@ -66,6 +66,11 @@ class AccessTable:
         entry = self.of(client)
         return entry is None or _covered(entry, key, range_end, write=False)
 
+    def may_administer(self, client: bytes) -> bool:
+        """Whether the client may do what is for administrators."""
+        entry = self.of(client)
+        return entry is None or entry.admin
+
     def refusal(self, client: bytes, operation: KeyOperation) -> Failure | None:
         """Why this client may not do this; None when it may."""
         entry = self.of(client)

@@ -6,8 +6,9 @@ import msgspec
 from msgspec import Struct
 
 from dwcp.wire.envelope import Envelope, EnvelopeBody
-from dwcp.wire.operations import CloseSession, Failure, OpenSession
-from dwcp_replica.store.sessions import RefusalReason
+from dwcp.wire.modes import NetworkReport
+from dwcp.wire.operations import CloseSession, EnvelopeFailure, Failure, OpenSession
+from dwcp_replica.store.sessions import ANSWER_DROPPED, RefusalReason
 
 
 class Refusal(Struct, frozen=True):
@@ -27,6 +28,34 @@ def too_large(what: str) -> Refusal:
     return Refusal(RefusalReason.TOO_LARGE, Failure(3, what))
 
 
+def answer_dropped(index: int, revision: int) -> EnvelopeFailure:
+    """Instead of an answer that is no longer kept."""
+    return EnvelopeFailure(
+        ANSWER_DROPPED,
+        f"the operations were executed at index {index}, and the revision after them was "
+        f"{revision}, but the answer is no longer kept: read what you need, and "
+        "acknowledge answers as they arrive",
+    )
+
+
+def too_much_work(keys: int) -> Failure:
+    """Of an operation that came after too costly ones."""
+    return Failure(
+        8,
+        f"the operations before this one in its envelope looked at more than {keys} keys: it was "
+        "not executed; send it by itself",
+    )
+
+
+def executed_too_large(size: int) -> Failure:
+    """Of a command whose answer does not fit."""
+    return Failure(
+        8,
+        f"the command was executed, but its answer of {size} bytes does not fit the envelope's: "
+        "ask the machine for less, or in an envelope of its own",
+    )
+
+
 def check_shape(envelope: Envelope, body: EnvelopeBody) -> Refusal | None:
     """Rules on sessions, sequence numbers and what may stand together in an envelope."""
     if msgspec.msgpack.encode(body) != envelope.body:
@@ -42,6 +71,8 @@ def check_shape(envelope: Envelope, body: EnvelopeBody) -> Refusal | None:
         return malformed("sequence numbers start at 1")
     if body.acked >= body.sequence:
         return malformed("acked must be below the envelope's own sequence number")
+    if any(isinstance(operation, NetworkReport) for operation in body.operations):
+        return malformed("only members report the network, alone and in no session")
     if any(isinstance(operation, CloseSession) for operation in body.operations[:-1]):
         return malformed("CloseSession must be the last operation of its envelope")
     return None

@@ -10,7 +10,8 @@ All that is remembered is in `Records`, under keys that start with the kind of r
 
     00  index, agreed time and counters      03  which machine a user embeds
     01  a session                            04  what that machine keeps
-    02  a kept reply                         10 to 16  keys and leases (layout.py)
+    02  a kept reply                         05  what decides the mode
+    10 to 16  keys and leases (layout.py)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from dwcp.wire.envelope import (
     EnvelopeBody,
     decode_body,
 )
+from dwcp.wire.modes import ModeSetRequest, NetworkReport
 from dwcp.wire.operations import (
     CloseSession,
     Command,
@@ -48,14 +50,21 @@ from dwcp.wire.operations import (
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.store.keystore import KeyLimits, KeyStore
 from dwcp_replica.store.machine import Embedded, Moment, StateMachine
+from dwcp_replica.store.modes import ModeBook
 from dwcp_replica.store.records import MemoryRecords, StateRecords, Target
-from dwcp_replica.store.refusals import Refusal, check_shape, malformed, too_large
+from dwcp_replica.store.refusals import (
+    Refusal,
+    answer_dropped,
+    check_shape,
+    executed_too_large,
+    malformed,
+    too_large,
+    too_much_work,
+)
 from dwcp_replica.store.sessions import (
-    ANSWER_DROPPED,
     Answered,
     Fresh,
     FreshOpen,
-    RefusalReason,
     Refused,
     Reopened,
     SessionLimits,
@@ -138,7 +147,10 @@ class Store:
     ) -> None:
         self._limits = limits or StoreLimits()
         self._clients = frozenset(client.key for client in genesis.clients)
+        self._first_record = genesis
         self._genesis = genesis.hash()
+        self.record = genesis
+        """Of the epoch whose entries are executed."""
         self._start_index = self.applied_index = genesis.start_index
         self.stamp_ms = 0
         self.in_entry = False
@@ -167,6 +179,11 @@ class Store:
         """The agreed time from which an entry is wanted even if no client asks for anything."""
         return None if self.held.target is not None else self._keys.next_due_ms(self.stamp_ms)
 
+    def enter(self, record: EpochRecord) -> None:
+        """The entries that follow are of this epoch."""
+        self.record = record
+        self.modes.enter(record)
+
     def apply(self, index: int, batch: Batch) -> tuple[Outcome, ...]:
         """Execute the batch of log entry `index`: one outcome per envelope, in order."""
         return tuple(self.steps(index, batch))
@@ -193,6 +210,8 @@ class Store:
         """
         if self.held.target is not None:
             return None
+        if envelope.client not in self._clients:
+            return self.check(envelope, body) or self.modes.stale(envelope, body)
         request = envelope.digest()
         verdict = self._judge(envelope.client, body, request)
         match verdict:
@@ -214,7 +233,7 @@ class Store:
         work_max = self._keys.keys.looked_at + self._limits.envelope_keys
         for operation in operations:
             if self._keys.keys.looked_at > work_max:
-                results.append(_too_much_work(self._limits.envelope_keys))
+                results.append(too_much_work(self._limits.envelope_keys))
                 continue
             result, used_bytes = self._run_one(operation, client, left_bytes)
             left_bytes -= used_bytes
@@ -227,10 +246,7 @@ class Store:
         The signature is not checked here.
         """
         if envelope.client not in self._clients:
-            return Refusal(
-                RefusalReason.UNKNOWN_CLIENT,
-                Failure(7, "this key is not one of the cluster's clients: use a declared identity"),
-            )
+            return self.modes.check(envelope, body)
         return self._check_size(envelope, body) or check_shape(envelope, body)
 
     def digest(self) -> bytes:
@@ -276,6 +292,7 @@ class Store:
     def _save(self) -> None:
         """Write into the records what is kept outside of them for speed."""
         self._keys.save()
+        self.modes.save()
         for key, record in self._sessions.drain_changes():
             if record is None:
                 self.held.remove(key)
@@ -303,6 +320,8 @@ class Store:
         self.applied_index = self._start_index
         self.stamp_ms = 0
         self._keys = KeyStore(self.held, self._limits.keys)
+        self.modes = ModeBook(self._first_record, self.held)
+        self.modes.enter(self.record)
         if self.held.target is not None:
             return
         record = self.held.get(ROOT)
@@ -338,6 +357,9 @@ class Store:
             return self._refuse(envelope.client, empty, request, malformed().failure)
         if (refusal := self.check(envelope, body)) is not None:
             return self._refuse(envelope.client, body, request, refusal.failure)
+        if envelope.client not in self._clients:
+            done = self.modes.take(envelope, body, self.applied_index, self.stamp_ms)
+            return self._outcome(envelope.client, body, request, encode_results((done,)))
         verdict = self._judge(envelope.client, body, request)
         match verdict:
             case Refused(_, failure):
@@ -386,7 +408,7 @@ class Store:
         for operation in body.operations:
             closes = isinstance(operation, CloseSession)
             if self._keys.keys.looked_at > work_max and not closes:
-                results.append(_too_much_work(self._limits.envelope_keys))
+                results.append(too_much_work(self._limits.envelope_keys))
                 continue
             result, used_bytes = self._run_one(operation, client, left_bytes)
             left_bytes -= used_bytes
@@ -407,8 +429,11 @@ class Store:
                 return self._command(payload, client, left_bytes)
             case CloseSession():
                 return SessionClosed(), 0
-            case OpenSession():
-                raise AssertionError("an OpenSession inside a session was not refused")
+            case ModeSetRequest():
+                may = self._keys.access.may_administer(client)
+                return self.modes.set(operation, self.applied_index, self.stamp_ms, may=may), 0
+            case OpenSession() | NetworkReport():
+                raise AssertionError(f"a {type(operation).__name__} in a session was not refused")
             case _:
                 return self._keys.execute(operation, left_bytes, client)
 
@@ -420,7 +445,7 @@ class Store:
         if isinstance(answer, Failure):
             return answer, 0
         if len(answer) > left_bytes:
-            return _executed_too_large(len(answer)), 0
+            return executed_too_large(len(answer)), 0
         return CommandResult(answer), len(answer)
 
     def _refuse(
@@ -433,7 +458,7 @@ class Store:
     def _repeat(self, client: bytes, body: EnvelopeBody, reply: StoredReply) -> Outcome:
         results = reply.results
         if results is None:
-            results = encode_results((_dropped(reply),))
+            results = encode_results((answer_dropped(reply.index, reply.revision),))
         return Outcome(
             request=reply.request,
             client=client,
@@ -472,29 +497,4 @@ def _stored(outcome: Outcome, *, read_only: bool) -> StoredReply:
         revision=outcome.revision,
         read_only=read_only,
         results=outcome.results,
-    )
-
-
-def _dropped(reply: StoredReply) -> EnvelopeFailure:
-    return EnvelopeFailure(
-        ANSWER_DROPPED,
-        f"the operations were executed at index {reply.index}, and the revision after them was "
-        f"{reply.revision}, but the answer is no longer kept: read what you need, and "
-        "acknowledge answers as they arrive",
-    )
-
-
-def _too_much_work(keys: int) -> Failure:
-    return Failure(
-        8,
-        f"the operations before this one in its envelope looked at more than {keys} keys: it was "
-        "not executed; send it by itself",
-    )
-
-
-def _executed_too_large(size: int) -> Failure:
-    return Failure(
-        8,
-        f"the command was executed, but its answer of {size} bytes does not fit the envelope's: "
-        "ask the machine for less, or in an envelope of its own",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -60,8 +61,16 @@ class Two:
         self.wires = [Wire(), Wire()]
         self.seen = [Seen(), Seen()]
         self.watches = [
-            LinkWatch(GENESIS, self.members, key, Ed25519Verifier(), wire, seen, pace or Pace())
-            for key, wire, seen in zip(self.keys, self.wires, self.seen, strict=True)
+            LinkWatch(
+                GENESIS,
+                self.members,
+                partial(self.keys.__getitem__, number),
+                Ed25519Verifier(),
+                wire,
+                seen,
+                pace or Pace(),
+            )
+            for number, (wire, seen) in enumerate(zip(self.wires, self.seen, strict=True))
         ]
 
     def members(self) -> Sequence[Member]:
@@ -168,7 +177,7 @@ async def test_running_members_show_their_links(tmp_path: Path) -> None:
         def running() -> LinkWatch:
             found = cluster.running[place.name].running
             assert found is not None
-            return found.links
+            return found.modes.links
 
         await until(
             lambda: all(running().link(n).rate_bps for n in (1, 2, 3)), what="links", seconds=20

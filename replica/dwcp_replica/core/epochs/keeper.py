@@ -35,6 +35,7 @@ from dwcp_replica.core.epochs.directory import OUTSIDERS, Directory
 from dwcp_replica.core.epochs.line import RECORDS_MAX, Line
 from dwcp_replica.core.epochs.mute import Muteness
 from dwcp_replica.core.epochs.triggers import can_end, switch_fault
+from dwcp_replica.core.epochs.wishing import Wishes
 from dwcp_replica.core.quorum import quorum
 from dwcp_replica.core.state import EARLY_MAX, Core
 
@@ -53,6 +54,7 @@ class Keeper:
         self.directory = Directory(genesis)
         self.muteness = muteness
         self.cooldown = Cooldown()
+        self.wishes = Wishes()
         self.applied = genesis.start_index
         self.emitted = genesis.start_index
         self.beat_ms = 0
@@ -77,6 +79,7 @@ class Keeper:
             self.cooldown, self.line.chain.genesis, before, core.record, core.now_ms
         )
         self.directory.enter(core.record)
+        self.wishes.entered(core)
         self.ready.clear()
         self.my_ready = None
         self.retired = False

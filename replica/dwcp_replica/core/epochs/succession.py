@@ -95,6 +95,7 @@ def _carry(old: Core, new: Core) -> None:
     """Hand over what outlives an epoch."""
     new.out = old.out
     new.pool = old.pool
+    new.client_keys |= old.client_keys  # what former members have sent may still wait
     new.transfer, new.stateless = old.transfer, old.stateless
     for slot in old.log.slots(min(new.record.start_index, old.log.last)):
         new.pool.dropped(slot.requests)

@@ -1,0 +1,96 @@
+"""Running members measure, report through the log and decide alike; what is news, what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dwcp.wire.modes import NetworkReport
+from dwcp.wire.records import ModePolicy, Parameters
+from dwcp_replica.core.modes.decide import Mode
+from dwcp_replica.node.moding import is_news, mode_in_force
+from replica.harness import Http, Place, Tasks
+from replica.waiting import in_loop
+
+QUICK_MODES = ModePolicy(
+    detect=True, measure_ms=100, probe_bytes=65_536, rate_bps=1_000_000, dwell_ms=200,
+    rtt_low_us=1_000_000, rtt_high_us=2_000_000,
+)  # fmt: skip
+REPORT = NetworkReport(5, 1000, 10, 0, 10**9)
+
+
+def parameters(modes: ModePolicy) -> Parameters:
+    return Parameters(checkpoint_interval=10, request_timeout_ms=2000, modes=modes)
+
+
+async def decided(http: Http, places: list[Place]) -> list[dict[str, Any]]:
+    return [(await http.status(place))["modes"] for place in places]
+
+
+@in_loop
+async def test_members_measure_report_and_decide_alike(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        http, places = cluster.http, cluster.places
+        await cluster.operator.bootstrap(places, parameters(QUICK_MODES))
+
+        async def all_say_datacenter() -> bool:
+            return all(m["decided"] == "Datacenter" for m in await decided(http, places))
+
+        await http.eventually(all_say_datacenter, what="Datacenter decided by all")
+        said = await decided(http, places)
+        switches = [m["lastSwitch"] for m in said]
+        assert switches[0]["before"] == "Internet"
+        assert switches[0]["reason"] == "network"
+        assert 0 < switches[0]["network"]["rttUs"] < 1_000_000
+        assert switches.count(switches[0]) == 4, "one decision, in the same place of the log"
+        assert {m["switches"] for m in said} == {1}
+        assert said[0]["reports"] == 4
+        assert said[0]["reach"]["rateBps"] > 1_000_000
+
+
+@in_loop
+async def test_without_detection_links_are_measured_and_nothing_is_reported(tmp_path: Path) -> None:
+    modes = ModePolicy(measure_ms=50, probe_bytes=0)
+    async with Tasks(tmp_path) as cluster:
+        http, places = cluster.http, cluster.places
+        await cluster.operator.bootstrap(places, parameters(modes))
+
+        async def measured() -> bool:
+            return (await http.status(places[0]))["modes"]["reach"]["rttUs"] is not None
+
+        await http.eventually(measured, what="round trips")
+        status = await http.status(places[0])
+        assert status["modes"]["reports"] == 0
+        assert status["finalIndex"] <= 1, "an idle cluster without detection writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("now", "news"),
+    [
+        (NetworkReport(9, 1000, 10, 0, 10**9), False),
+        (NetworkReport(9, 1099, 90, 5, 10**9), False),
+        (NetworkReport(9, 1101, 10, 0, 10**9), True),
+        (NetworkReport(9, 1000, 10, 0, 8 * 10**8), True),
+        (NetworkReport(9, None, 10, 0, 10**9), True),
+        (NetworkReport(9, 1000, 10, None, 10**9), True),
+    ],
+)
+def test_what_is_worth_an_entry_of_the_log(now: NetworkReport, *, news: bool) -> None:
+    assert is_news(REPORT, now) is news
+
+
+@pytest.mark.parametrize(
+    ("decides", "protocol", "runs"),
+    [
+        (Mode.INTERNET, "pbft", Mode.INTERNET),
+        (Mode.HYBRID, "raft", Mode.HYBRID),
+        (Mode.HYBRID, "pbft", Mode.INTERNET),
+        (Mode.DATACENTER, "raft", Mode.DATACENTER),
+        (Mode.DATACENTER, "pbft", Mode.INTERNET),
+        (Mode.INTERNET, "raft", Mode.DATACENTER),
+    ],
+)
+def test_the_mode_that_runs(decides: Mode, protocol: Any, runs: Mode) -> None:
+    assert mode_in_force(decides, protocol) is runs
