@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "backup": Lazy("dwcp.cli.backup", "backup", "Take backups and check them."),
     "recover": Lazy("dwcp.cli.recover", "recover", "Begin anew when a quorum is lost for good."),
     "evidence": Lazy("dwcp.cli.evidence", "evidence", "Show, export and check proofs of lies."),
+    "links": Lazy("dwcp.cli.links", "links", "Show measured links, the mode, and predictions."),
     "predict": Lazy("dwcp.cli.predict", "predict", "Predict the latency of a cluster to be."),
     "demo": Lazy("dwcp.cli.demo", "demo", "Watch four replicas agree, one killed, one lying."),
     "sim": Lazy("dwcp.cli.sim", "sim", "Run the simulator, or replay a seed."),

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from dwcp.wire.gossip import GossipMessage, PeerFrame
-from dwcp.wire.peer import Status
+from dwcp.wire.links import LinkMessage, Ping, Pong
+from dwcp.wire.peer import PeerMessage, Status
 from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.net.counters import PeerCounters
@@ -22,7 +23,7 @@ from dwcp_replica.net.roster import Roster
 from dwcp_replica.net.server import PeerServer
 from dwcp_replica.node.config import Address
 
-Deliver = Callable[[int, PeerFrame, int], Awaitable[None]]
+Deliver = Callable[[int, PeerMessage | GossipMessage, int], Awaitable[None]]
 
 
 class PeerDocuments(SecondLane, Protocol):
@@ -55,7 +56,10 @@ class _Lane:
 
 
 class Mesh:
-    """Peers come and go; `deliver` gets what those say who may say something."""
+    """Peers come and go; `deliver` gets what those say who may say something.
+
+    Whoever measures links sets `measured`, which gets pings and pongs.
+    """
 
     def __init__(
         self, genesis: bytes, record: EpochRecord, keys: tuple[Signer, bytes], verifier: Verifier,
@@ -67,6 +71,7 @@ class Mesh:
         self._deliver = deliver
         self._counters = counters
         self._over = asyncio.Event()
+        self.measured: Callable[[int, LinkMessage], None] | None = None
         self.roster = Roster(self._local(keys[0], record), record)
         self.dialer = PeerDialer(self.roster, counters, _Lane(self.roster, documents))
         self.server = PeerServer(
@@ -147,4 +152,7 @@ class Mesh:
         if former and not isinstance(message, Status):
             self._counters.frame_refused("former-member")
             return
-        await self._deliver(sender, message, size_bytes)
+        if not isinstance(message, Ping | Pong):
+            await self._deliver(sender, message, size_bytes)
+        elif self.measured is not None:
+            self.measured(sender, message)

@@ -78,6 +78,7 @@ class ModeKeeper:
             genesis.hash(), lambda: mesh.roster.members, signer, verifier, mesh.dialer, metrics,
             Pace(policy.measure_ms, policy.probe_bytes, policy.rtt_low_us),
         )  # fmt: skip
+        mesh.measured = self.links.take
         self._mode = self.mode
         self._switches = store.modes.state.switches
         self._reported: NetworkReport | None = None

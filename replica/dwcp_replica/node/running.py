@@ -13,8 +13,7 @@ import msgspec
 
 from dwcp.wire.envelope import Envelope, decode_body
 from dwcp.wire.epochs import CertifiedRecord, Records
-from dwcp.wire.gossip import GossipMessage, PeerFrame
-from dwcp.wire.links import Ping, Pong
+from dwcp.wire.gossip import GossipMessage
 from dwcp.wire.operations import RangeRequest
 from dwcp.wire.peer import Forward, PeerMessage
 from dwcp.wire.query import may_be_old
@@ -286,11 +285,12 @@ class RunningReplica:
 
     # --- peers ----------------------------------------------------------------------------------
 
-    async def _receive(self, sender: int, message: PeerFrame, size_bytes: int) -> None:
-        if isinstance(message, Ping | Pong):
-            return self.modes.links.take(sender, message)
+    async def _receive(
+        self, sender: int, message: PeerMessage | GossipMessage, size_bytes: int
+    ) -> None:
         if isinstance(message, GossipMessage):
-            return self.documents.receive(sender, message, size_bytes)
+            self.documents.receive(sender, message, size_bytes)
+            return
         inbox = self.engine.inbox
         while not inbox.admits(sender):
             await inbox.taken()
@@ -298,7 +298,6 @@ class RunningReplica:
         inbox.hold(*held)
         checks = self._questions.message(message)
         self._gate.push_message(checks, partial(self._pass_on, sender, message, held), sender)
-        return None
 
     def _pass_on(self, sender: int, message: PeerMessage, held: tuple[int, int]) -> None:
         if isinstance(message, Forward):
