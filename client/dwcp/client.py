@@ -56,6 +56,10 @@ _decode_records: Callable[[bytes], Records] = decoder_of(Records)
 _log = logging.getLogger("dwcp")
 
 
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)
+
+
 class Client(Calls):
     """A connection to a whole cluster. Make one with `connect` or `from_directory`."""
 
@@ -175,7 +179,7 @@ class Client(Calls):
         try:
             if self._failure is None:
                 self._core.close()
-                self._obey(self._core.poll(self._now_ms()))
+                self._obey(self._core.poll(_now_ms()))
                 async with asyncio.timeout(CLOSE_S_MAX):
                     await asyncio.gather(*(c.drain() for c in self._connections))
         except TimeoutError:
@@ -368,7 +372,7 @@ class Client(Calls):
                     timer.cancel()
 
     def _step(self) -> None:
-        now_ms = self._now_ms()
+        now_ms = _now_ms()
         self._core.tick(now_ms)
         if self._core.wants_session(now_ms):
             self._core.open(secrets.token_bytes(16), time.time_ns() // 1_000_000, now_ms)
@@ -465,7 +469,7 @@ class Client(Calls):
 
     def _learn(self, records: tuple[CertifiedRecord, ...]) -> None:
         """Take records that verify; connect to members that are new."""
-        fault = self._core.learn(records, self._now_ms())
+        fault = self._core.learn(records, _now_ms())
         if fault is not None:
             _log.warning("epoch records were refused: %s", fault)
         assert self._http is not None, "running"
@@ -482,7 +486,7 @@ class Client(Calls):
         if up:
             self._core.connected(member)
         else:
-            self._core.disconnected(member, self._now_ms())
+            self._core.disconnected(member, _now_ms())
         self._wake.set()
 
     def _on_message(self, member: int, message: Incoming) -> None:
@@ -492,11 +496,7 @@ class Client(Calls):
             case Busy(request) | Rejected(request) if self._watches.core.is_mine(member, request):
                 self._watches.received(member, message)
             case _:
-                self._core.received(member, message, self._now_ms())
+                self._core.received(member, message, _now_ms())
                 if self._core.checker.wants_records:
                     self._unknown_epoch.set()
                 self._wake.set()
-
-    @staticmethod
-    def _now_ms() -> int:
-        return int(asyncio.get_running_loop().time() * 1000)
