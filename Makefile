@@ -69,6 +69,9 @@ long: lint ## larger counts: mutated frames, document histories, new lives (over
 sim: setup ## a minute of new simulated lives
 	@$(BIN)/dwcp sim campaign --seconds 60
 
+bench: setup-dev ## DWCP beside etcd and CometBFT, about ten minutes; writes docs/performance.md
+	@PYTHONPATH=tests:benchmarks $(BIN)/python -m compare --write docs
+
 generate: setup-dev ## write generated files (CRDs, reference pages, traces, latency) anew
 	@$(BIN)/python -m dwcp_operator.crds > crds/dwcpclusters.yaml
 	@cp crds/dwcpclusters.yaml charts/dwcp-crds/files/dwcpclusters.yaml

@@ -81,17 +81,14 @@ class Client(Calls):
             )
         self._genesis = genesis
         self._deadline_ms = deadline_ms
-        self._core = SessionCore(
-            genesis, key, Ed25519Verifier(), limits, secrets.token_bytes(SEED_BYTES)
-        )
+        verifier, seed = Ed25519Verifier(), secrets.token_bytes(SEED_BYTES)
+        self._core = SessionCore(genesis, key, verifier, limits, seed)
         genesis_hash = genesis.hash()
         self._authority = authority
         self._answer = lambda hello: client_hello(genesis_hash, key, hello)
         self._connections = [self._connection(n) for n in range(len(genesis.members))]
         self._unknown_epoch = asyncio.Event()
-        self._watches = Watches(
-            genesis, Ed25519Verifier(), self._send_pull, self._newest, self._on_lie
-        )
+        self._watches = Watches(genesis, verifier, self._send_pull, self._newest, self._on_lie)
         self._key = key
         self._document_file, self._via = document_file, None if via is None else frozenset(via)
         self._documents: Documents | None = None

@@ -2,7 +2,7 @@
 
     POST /v3/kv/range|put|deleterange|txn|compaction      etcd's JSON
     POST /v3/watch, /v3/lease/..., /v3/lock/..., and all the others of services.py
-    GET  /health, /version, /metrics
+    GET  /health, /version, /metrics, /openapi.json
 
 Each request is one operation of the client, which folds those that wait into signed envelopes.
 Browsers are kept out: a page from anywhere could otherwise write here in the name of whoever
@@ -25,6 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from dwcp import errors
 from dwcp.gateway.desk import ETCD_VERSION, UNIMPLEMENTED, Desk, code_of
 from dwcp.gateway.metrics import GatewayMetrics
+from dwcp.gateway.openapi import document
 from dwcp.gateway.services import METHODS, PATHS, STREAMS, UNARY
 from dwcp.gateway.shapes import (
     Json,
@@ -87,6 +88,7 @@ class Gateway:
             app.router.add_post(path, self._call if name in UNARY else self._stream)
         app.router.add_get("/health", self._health)
         app.router.add_get("/version", self._version)
+        app.router.add_get("/openapi.json", self._openapi)
         app.router.add_get("/metrics", self._show_metrics)
         return app
 
@@ -136,6 +138,9 @@ class Gateway:
 
     async def _version(self, _request: web.Request) -> web.Response:
         return _json({"etcdserver": ETCD_VERSION, "etcdcluster": ETCD_VERSION})
+
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return _json(document())
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
         self._metrics.look(self._desk.client)

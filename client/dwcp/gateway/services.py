@@ -92,6 +92,7 @@ class Method:
     name: str
     path: str
     request: type[Message]
+    response: type[Message]
     client_streams: bool
     server_streams: bool
 
@@ -107,7 +108,8 @@ def methods() -> Iterator[Method]:
 def _method(service_path: str, service: str, found: MethodDescriptor) -> Method:
     return Method(
         f"{service}.{found.name}", f"/{service_path}/{found.name}",
-        GetMessageClass(found.input_type), found.client_streaming, found.server_streaming,
+        GetMessageClass(found.input_type), GetMessageClass(found.output_type),
+        found.client_streaming, found.server_streaming,
     )  # fmt: skip
 
 
