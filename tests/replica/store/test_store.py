@@ -68,7 +68,7 @@ def from_scratch(store: Store) -> bytes:
     return tree.root()
 
 
-GOLDEN = "76cbb9d8ea89518adea84f18d2698c0da6bd4667547a5353f41ccf041bc6ed51"
+GOLDEN = "263bf804e5ee52ea808705d5cbf3e6c433d5fb2e86b5de04a466af6a6fc2d037"
 
 
 def test_golden_digest() -> None:
