@@ -1,12 +1,5 @@
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -45,7 +38,6 @@ from replica.store.driver import (
 )
 from replica.store.history import scenario
 
-PROJECT = Path(__file__).resolve().parents[3]
 PUT = PutRequest(b"k", b"v")
 OPEN = OpenSession(bytes(16), NOW_MS)
 DEEP = b"\x95\x01\x01\x00\x90" + b"\x91" * 100_000 + b"\xc0"
@@ -79,41 +71,6 @@ def test_golden_digest() -> None:
     driver = Driver()
     scenario(driver)
     assert driver.store.digest().hex() == GOLDEN
-
-
-def digest_in(python: str, seed: str) -> str:
-    """The digest of the fixed history, computed by another process."""
-    path = os.pathsep.join(str(PROJECT / name) for name in ("client", "replica", "tests"))
-    done = subprocess.run(
-        [python, "-m", "replica.store.history"],
-        env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": path},
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.stdout.strip()
-
-
-@pytest.mark.parametrize("seed", ["0", "1", "4242"])
-def test_digest_does_not_depend_on_the_hash_seed(seed: str) -> None:
-    assert digest_in(sys.executable, seed) == GOLDEN
-
-
-def test_digest_does_not_depend_on_the_interpreter(tell: Callable[[str], None]) -> None:
-    """Every other Python on this machine that has our libraries; DWCP_PYTHONS names more."""
-    names = [f"python3.{minor}" for minor in range(11, 16)]
-    found = {path for name in names if (path := shutil.which(name)) is not None}
-    found |= set(filter(None, os.environ.get("DWCP_PYTHONS", "").split(os.pathsep)))
-    needs = "import msgspec, sortedcontainers, nacl, cryptography"
-    able = [
-        python
-        for python in sorted(found)
-        if not subprocess.run([python, "-c", needs], capture_output=True, check=False).returncode
-    ]
-    for python in able:
-        assert digest_in(python, "7") == GOLDEN, python
-    tell(f"state digest: equal in {len(able)} interpreters besides this one")
 
 
 def test_digest_sees_every_byte_of_every_record() -> None:
