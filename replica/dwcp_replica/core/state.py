@@ -161,6 +161,8 @@ class Core:
         self.now_ms = 0
         self.wall_ms = 0
         self.peers: dict[int, Status] = {}
+        self.outside: dict[int, Status] = {}
+        """Of learners and former members: who left may be the only one that has what is missing."""
         self.heard_ms: dict[int, int] = {}
         self.fetch_since_ms: int | None = None
         self.fetch_from = self.me

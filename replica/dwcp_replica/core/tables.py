@@ -84,6 +84,8 @@ KEEPERS: Final[dict[type[Any], Callable[[Keeper, Core, int, Any], None]]] = {
 }
 """About no epoch's log in particular."""
 OUTSIDERS_MAY_SEND: Final = (
-    Status, Fetch, FetchHistory, FetchElections, FetchBodies, FetchCheckpoint, FetchState, Records
+    Status, Fetch, FetchHistory, FetchElections, FetchBodies, FetchCheckpoint, FetchState, Records,
+    History, StableCheckpoint, StateChunk,
 )  # fmt: skip
+"""Questions of learners; and answers that prove themselves, of members that left."""
 LAGGARDS_SEND: Final = (Seal, SlotProposal, SlotVote, SlotChange, ViewChange)

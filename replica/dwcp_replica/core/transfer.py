@@ -217,11 +217,12 @@ def pursue(core: Core) -> None:
 
 def sources(core: Core, transfer: Transfer) -> list[int]:
     """Who may have the state at the checkpoint; who lied only where nobody else is left."""
-    ahead = [m for m, said in sorted(core.peers.items()) if said.final >= transfer.index]
+    said = {**core.peers, **core.outside}
+    ahead = [m for m, one in sorted(said.items()) if one.final >= transfer.index]
     known = ahead or [m for m in range(core.n) if m != core.me]
-    honest = [m for m in known if m not in transfer.liars]
-    first = (core.me + core.now_ms // ASK_AGAIN_MS) % core.n
-    return sorted(honest or known, key=lambda m: (m < first, m))
+    honest = [m for m in known if m not in transfer.liars] or known
+    first = (core.me + core.now_ms // ASK_AGAIN_MS) % len(honest)
+    return [*honest[first:], *honest[:first]]
 
 
 def give_back(transfer: Transfer, asked: Asked) -> None:

@@ -197,17 +197,18 @@ VOTES_LOST: Final = Setting(
 )
 SHORT_SEALS: Final = Setting(
     n=4,
+    operations=60,
+    interval=100,
     liars={2: "short-seal"},
-    faults=(
-        Refresh(200),
-        Cut((3,), 100, 250),
-        Refresh(700),
-        Cut((1,), 650, 200),
-        Refresh(1200),
-        Cut((0,), 1150, 150),
+    faults=tuple(
+        fault
+        for member, at in ((3, 200), (1, 700), (0, 1200), (3, 1700), (1, 2200))
+        for fault in (Refresh(at), Cut((member,), at - 100, 200))
     ),
-    weather=Link(1, 40),
+    weather=Link(1, 10),
 )
+"""Each time somebody lacks what is final when the epoch is sealed, and the liar hides it."""
+
 JOINING: Final = Setting(
     n=4,
     liars={},
@@ -225,7 +226,7 @@ ROTTEN: Final = Setting(
 )
 
 LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = (
-    ("seal-set-2f", seal_set_2f, SHORT_SEALS, 300),
+    ("seal-set-2f", seal_set_2f, SHORT_SEALS, 60),
     ("epoch-starts-from-the-shortest-log", recover_shortest, REFRESHED, 100),
     ("acks-after-seal", acks_after_seal, REFRESHED, 20),
     ("seal-made-anew", seal_made_anew, SEALED_LONG, 60),

@@ -169,8 +169,11 @@ def raft_says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
     """The same for Raft: what is not signed binds nobody, and its sender may say what it likes."""
     if isinstance(changed, Append) and isinstance(message, Append):
         certified = product(changed.certificates, message.certificates)
-        return bool(set(changed.entries) & set(message.entries)) or any(
-            is_part(one, genuine) for one, genuine in certified
+        elected = {election.digest() for election in changed.elections}
+        return (
+            bool(set(changed.entries) & set(message.entries))
+            or any(is_part(one, genuine) for one, genuine in certified)
+            or any(election.digest() in elected for election in message.elections)
         )
     if isinstance(changed, VoteRequest) and isinstance(message, VoteRequest):
         return set(changed.log) <= set(message.log)

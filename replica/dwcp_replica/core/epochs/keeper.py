@@ -114,7 +114,7 @@ class Keeper:
             self.ahead[sender] = message.epoch
         if sender < OUTSIDERS:
             return message.epoch == core.record.epoch
-        self.outsiders[sender - OUTSIDERS] = message
+        self.outsiders[sender - OUTSIDERS] = core.outside[sender] = message
         told_ms = self._told.get(sender, -FETCH_AGAIN_MS)
         if core.now_ms - told_ms < peers.heartbeat_every_ms(core):
             return False  # two that are outsiders to each other must not answer for ever
@@ -133,6 +133,7 @@ class Keeper:
         if self._fetch_ms is not None and core.now_ms - self._fetch_ms < FETCH_AGAIN_MS:
             return
         candidates = [member for member in range(core.n) if member != core.me]
+        candidates += sorted(m for m, said in core.outside.items() if said.final > self.line.sure)
         self._fetch_from = next((m for m in candidates if m > self._fetch_from), candidates[0])
         self._fetch_ms = core.now_ms
         core.fetch_asked.add(self._fetch_from)  # who no longer holds it shows a checkpoint
