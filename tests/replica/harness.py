@@ -90,6 +90,8 @@ class Place:
     token_file: Path
     client_port: int = field(default_factory=free_port)
     peer_port: int = field(default_factory=free_port)
+    reach_port: int | None = None
+    """Where the other members reach it, when a proxy stands before its peer port."""
     client_tls: bool = False
     client_tls_files: TlsFiles | None = None
     restore: str | None = None
@@ -265,7 +267,13 @@ class Operator:
             protocol=self.protocol,
             trust=self.trust,
             members=tuple(
-                Member(i.name, i.identity, i.certificate, f"127.0.0.1:{p.peer_port}", p.url)
+                Member(
+                    i.name,
+                    i.identity,
+                    i.certificate,
+                    f"127.0.0.1:{p.reach_port or p.peer_port}",
+                    p.url,
+                )
                 for i, p in zip(identities, places, strict=True)
             ),
             clients=tuple(
