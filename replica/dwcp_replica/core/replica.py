@@ -21,7 +21,7 @@ from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.signing import Signer, Verifier
 from dwcp.wire.state import StableCheckpoint
 from dwcp.wire.switch import AdminSwitch, SwitchRequest
-from dwcp_replica.core import catchup, checkpoints, collection, restore, transfer
+from dwcp_replica.core import catchup, checkpoints, collection, peers, restore, transfer
 from dwcp_replica.core.driver import Driver, Handler
 from dwcp_replica.core.effects import (
     EVERYONE,
@@ -463,6 +463,7 @@ class Replica:
         self._driver.resume(core, 1)
         core.active = core.active and not core.sealed
         self._driver.begin(core)
+        peers.forward_waiting(core)  # what was dropped with the old log, or came while it rested
         for place, message in keeper.take_early():
             self._receive(place, message)
 

@@ -308,3 +308,17 @@ def test_a_message_of_an_ended_raft_epoch_never_counts() -> None:
             ready = talk.replicas[target].step(Received(source, message))
             assert not ready.persist
     assert before == [len(records) for records in talk.records]
+
+
+@pytest.mark.parametrize("protocol", ["pbft", "raft"])
+def test_what_waited_during_a_switch_is_passed_on_at_once(protocol: Protocol) -> None:
+    """Not a heartbeat later: member 3 got it, and member 1 leads the next epoch."""
+    talk = served("raft")
+    talk.order(SAME, protocol=protocol)
+    while not talk.replicas[3].standing().sealed:
+        talk.deliver_once()
+    talk.submit(3, "d", "came while the epoch ended")
+    talk.deliver()
+    assert standings(talk) == [(1, protocol)] * 4
+    for member in SAME:
+        assert talk.values(member)[-1] == b"came while the epoch ended"
