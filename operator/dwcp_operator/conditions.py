@@ -22,6 +22,7 @@ from dwcp_operator.plan.observed import Desired, Observed
 from dwcp_operator.plan.quorum import faulty_max, quorum
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
+    AnnounceMembers,
     CompleteGenesis,
     CreateGenesis,
     CreateVolume,
@@ -29,6 +30,9 @@ from dwcp_operator.plan.steps import (
     DropBackup,
     EnsureKeys,
     GrowVolume,
+    InviteMember,
+    OrderMembers,
+    RemoveMember,
     ReportForeignGenesis,
     ReportForeignVolume,
     ReportLostVolume,
@@ -75,6 +79,7 @@ class Reason(StrEnum):
     CLAIM = "EvidenceClaimed"
     ROLLING = "Rolling"
     RESTORING = "Restoring"
+    CHANGING_MEMBERS = "ChangingMembers"
     GROWING_VOLUMES = "GrowingVolumes"
     ROLL_FAILED = "RollFailed"
     ROLLED_BACK = "RolledBack"
@@ -212,6 +217,8 @@ def _doing(step: Step) -> Reason:
             return Reason.AGREEING_ON_GENESIS
         case RollMember():
             return Reason.ROLLING
+        case InviteMember() | AnnounceMembers() | OrderMembers() | RemoveMember():
+            return Reason.CHANGING_MEMBERS
         case ServeBackup() | DropBackup():
             return Reason.RESTORING
         case StopMember():
@@ -225,6 +232,10 @@ def _doing(step: Step) -> Reason:
 def _describe(step: Step) -> str:
     match step:
         case CreateVolume(member) | StartMember(member) | DeliverGenesis(member):
+            return f"{type(step).__name__} {member}"
+        case AnnounceMembers(members) | OrderMembers(members):
+            return f"{type(step).__name__} {', '.join(members)}"
+        case InviteMember(member) | RemoveMember(member):
             return f"{type(step).__name__} {member}"
         case RollMember(member) | StopMember(member) | GrowVolume(member):
             return f"{type(step).__name__} {member}"

@@ -295,6 +295,21 @@ class UpgradeStatus(Model):
     is tried again when what is asked for changes."""
 
 
+class MembershipStatus(Model):
+    """Who the members are, by the newest epoch record."""
+
+    epoch: int
+    """Number of the record."""
+    record: Annotated[str, Field(pattern=rules.HASH_PATTERN)]
+    """Hash of the record: a fresh anchor for whoever was away."""
+    names: Annotated[tuple[str, ...], Field(strict=False)]
+    """The members, in the order of their numbers."""
+    used: Annotated[tuple[str, ...], Field(strict=False)]
+    """Names that were ever a member's: none is used again."""
+    joining: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Who is to become a member: written here before anything is made for them."""
+
+
 class ClusterStatus(Model):
     """What is. Whatever one member says of itself is a claim; epoch, view, primary and mode
     stand here when f+1 verified reports agree on them."""
@@ -326,6 +341,8 @@ class ClusterStatus(Model):
     go: 2Gi."""
     upgrade: UpgradeStatus | None = None
     """What members' Pods are made from."""
+    membership: MembershipStatus | None = None
+    """Who the members are, and who is to join them."""
     members: Annotated[tuple[MemberStatus, ...], Field(strict=False)] = ()
     """Every member."""
     conditions: Annotated[tuple[Condition, ...], Field(strict=False)] = ()

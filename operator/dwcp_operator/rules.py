@@ -210,7 +210,6 @@ class Fixed:
 _IN_GENESIS: Final = "it is part of the cluster's genesis; make a new cluster for another value"
 
 FIXED: Final = (
-    Fixed(("replicas",), "changing the number of replicas is not yet supported"),
     Fixed(("trust",), _IN_GENESIS),
     Fixed(("checkpointInterval",), _IN_GENESIS),
     Fixed(("requestTimeout",), _IN_GENESIS),

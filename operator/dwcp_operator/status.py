@@ -7,7 +7,13 @@ from typing import Literal
 
 from dwcp_operator.conditions import Situation, conditions
 from dwcp_operator.plan.observed import MemberObserved
-from dwcp_operator.resources import ClusterStatus, Condition, MemberStatus, UpgradeStatus
+from dwcp_operator.resources import (
+    ClusterStatus,
+    Condition,
+    MembershipStatus,
+    MemberStatus,
+    UpgradeStatus,
+)
 
 SELECTOR_LABEL = "dwcp.dev/cluster"
 
@@ -21,11 +27,12 @@ def cluster_status(
     now: str,
     upgrade: UpgradeStatus | None = None,
     storage_size: str | None = None,
+    membership: MembershipStatus | None = None,
     nodes: Mapping[str, str] | None = None,
 ) -> ClusterStatus:
     """The whole status; `previous` conditions keep their transition times, `now` is RFC 3339.
 
-    `upgrade`, `storage_size` and `nodes` (by member) are known on Kubernetes only.
+    `upgrade`, `storage_size`, `membership` and `nodes` (by member) are known on Kubernetes only.
     """
     genesis, agreed = seen.observed.genesis, seen.agreed
     members = tuple(
@@ -46,6 +53,7 @@ def cluster_status(
         cluster_id=cluster_id,
         genesis_hash=genesis.hash.hex() if genesis is not None else None,
         storage_size=storage_size,
+        membership=membership,
         upgrade=upgrade,
         members=members,
         conditions=conditions(seen, generation, previous, now),

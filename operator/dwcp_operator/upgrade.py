@@ -48,13 +48,16 @@ def rollout(cluster: DWCPCluster, status: ClusterStatus | None) -> Rollout:
     return Rollout(written, known.stable, None)
 
 
-def desired(cluster: DWCPCluster, out: Rollout, now_ms: int) -> Desired:
-    """What the planner is to bring about; `now_ms` is Unix time."""
+def desired(
+    cluster: DWCPCluster, out: Rollout, now_ms: int, present: tuple[str, ...] | None = None
+) -> Desired:
+    """What the planner is to bring about; `now_ms` is Unix time, `present` are the members."""
     upgrade = cluster.spec.upgrade
     window = upgrade.window
     return Desired(
         cluster=cluster.metadata.name,
-        members=cluster.member_names,
+        members=cluster.member_names if present is None else present,
+        count=cluster.spec.replicas,
         adopt=cluster.spec.adopt is not None,
         restore=cluster.spec.restore is not None,
         revision=out.template.revision,

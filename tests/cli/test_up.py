@@ -237,7 +237,7 @@ def test_a_change_that_is_not_supported_is_refused(cluster: Local, tmp_path: Pat
     seven.write_text(MANIFEST.read_text().replace("replicas: 4", "replicas: 7"))
     refused = cluster.dwcp("up", "-f", str(seven), "--detach")
     assert refused.returncode == 1
-    assert "changing the number of replicas is not yet supported" in refused.stderr
+    assert "can not be changed from 4 to 7" in refused.stderr
     assert set(cluster.pids().values()) == {None}
 
 

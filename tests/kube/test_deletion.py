@@ -117,22 +117,3 @@ def test_with_delete_nothing_is_left(make: Make, sandbox: Sandbox, namespace: st
     cluster.wait_all_ready()
     delete(cluster)
     sandbox.wait_until(lambda: str(left(sandbox, namespace, "gone") or ""), 60)
-
-
-def test_a_lost_volume_is_told_and_never_made_anew(make: Make, sandbox: Sandbox) -> None:
-    cluster = make("lost")
-    cluster.wait_all_ready()
-    claim = f"lost-2-{cluster.status()['clusterId'][:8]}"
-    sandbox.kubectl("delete", "pvc", claim, cluster.where, "--wait=false")
-    sandbox.kubectl("delete", "pod", "lost-2", cluster.where)
-
-    def missing() -> str:
-        found = cluster.condition("Degraded")
-        return "" if found.get("reason") == "VolumeLost" else f"VolumeLost, not {found}"
-
-    sandbox.wait_until(missing, 60)
-    assert cluster.condition("Available")["status"] == "True"
-    assert "lost-2" not in cluster.pods()
-    names = {c["metadata"]["name"] for c in sandbox.get("pvc", cluster.where)["items"]}
-    assert claim not in names
-    delete(cluster)

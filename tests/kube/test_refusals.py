@@ -62,9 +62,9 @@ def test_changes_are_refused_with_their_reason(make: Make, sandbox: Sandbox) -> 
 
     scale = ("scale", "dwcpcluster/fixed")
     assert "is not 3f+1: use 4 or 7" in refuse(*scale, "--replicas=5")
-    assert "not yet supported" in refuse(*scale, "--replicas=7")
+    assert "more than the 31 members" in refuse(*scale, "--replicas=34")
     patch = ("patch", "dwcpcluster", "fixed", "--type=merge", "--patch")
-    assert "not yet supported" in refuse(*patch, '{"spec":{"replicas":7}}')
+    assert "is not 3f+1: use 7 or 10" in refuse(*patch, '{"spec":{"replicas":8}}')
     assert "part of the cluster's genesis" in refuse(*patch, '{"spec":{"checkpointInterval":50}}')
     # Removing the field first is no way around it.
     assert "genesis" in refuse(

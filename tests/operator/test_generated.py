@@ -21,6 +21,7 @@ from dwcp_operator.build.names import Subject
 from dwcp_operator.build.pod import PodSettings, pod
 from dwcp_operator.manifest import ManifestError, load_manifest
 from dwcp_operator.plan import (
+    AnnounceMembers,
     CompleteGenesis,
     CreateGenesis,
     CreateVolume,
@@ -31,8 +32,11 @@ from dwcp_operator.plan import (
     GenesisHeld,
     GenesisSeen,
     GrowVolume,
+    InviteMember,
     MemberObserved,
     Observed,
+    OrderMembers,
+    RemoveMember,
     Report,
     RollMember,
     ServeBackup,
@@ -212,6 +216,8 @@ def test_the_world_above_knows_every_step_that_a_running_cluster_can_meet() -> N
         EnsureKeys, CreateVolume, StartMember, CreateGenesis, DeliverGenesis, CompleteGenesis,
         StopMember, WaitFor, ServeBackup, DropBackup,
     }  # fmt: skip
-    changes = {RollMember, GrowVolume}
+    changes = {
+        RollMember, GrowVolume, InviteMember, AnnounceMembers, OrderMembers, RemoveMember,
+    }  # fmt: skip
     others = {kind for kind in Step.__args__ if not kind.__name__.startswith("Report")}
     assert {kind.__name__ for kind in others - known - changes} == {"AdoptGenesis"}

@@ -6,7 +6,6 @@ from dwcp_operator import rules
 from dwcp_operator.resources import ClusterSpec
 
 CHANGES = {
-    "replicas": (7, "changing the number of replicas is not yet supported"),
     "trust": ("Crash", "it is part of the cluster's genesis; make a new cluster"),
     "checkpointInterval": (50, "it is part of the cluster's genesis; make a new cluster"),
     "requestTimeout": ("3s", "it is part of the cluster's genesis; make a new cluster"),

@@ -9,6 +9,7 @@ from dwcp_operator.act.api import CLAIM, POD, SECRET, SERVICE, ApiError
 from dwcp_operator.act.events import EventReason, Events
 from dwcp_operator.act.extras import Extras
 from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
+from dwcp_operator.act.members import MemberChanger
 from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.observe import Observer, has_ended, is_going
 from dwcp_operator.act.snapshot import Snapshot
@@ -20,6 +21,7 @@ from dwcp_operator.conditions import Situation
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
+    AnnounceMembers,
     CompleteGenesis,
     CreateGenesis,
     CreateVolume,
@@ -27,6 +29,9 @@ from dwcp_operator.plan.steps import (
     DropBackup,
     EnsureKeys,
     GrowVolume,
+    InviteMember,
+    OrderMembers,
+    RemoveMember,
     RollMember,
     ServeBackup,
     StartMember,
@@ -48,6 +53,10 @@ ACTS = (
     GrowVolume,
     ServeBackup,
     DropBackup,
+    InviteMember,
+    AnnounceMembers,
+    OrderMembers,
+    RemoveMember,
 )
 """Steps that change something; the others are waits and reports."""
 
@@ -82,6 +91,7 @@ class Executor:
         self._metrics = metrics
         self._settings = settings
         self._extras = Extras(writer, events)
+        self._changer = MemberChanger(keeper, observer)
         self._out: Rollout | None = None
         self._seen: Situation | None = None
         self.failures: dict[str, str] = {}
@@ -136,6 +146,8 @@ class Executor:
                 await self._serve(snapshot)
             case DropBackup():
                 await self._drop(snapshot)
+            case InviteMember() | AnnounceMembers() | OrderMembers() | RemoveMember():
+                await self._change(snapshot, step)
             case CompleteGenesis():
                 await self._keeper.publish(snapshot, self._writer)
                 first = subject.client_secret(subject.cluster.spec.clients[0])
@@ -176,7 +188,7 @@ class Executor:
             if has_ended(found) and not is_going(found):
                 await self._writer.delete(found)
             return
-        with_token = not self._keeper.published
+        with_token = not self._keeper.published or member in subject.joining
         if with_token and snapshot.find(SECRET, subject.token_secret(member)) is None:
             await self._keeper.make_token(subject, member, self._writer)
         template = self._rollout.template
@@ -223,6 +235,31 @@ class Executor:
             note = f"volume {found['metadata']['name']} of {member} is to grow to {size}"
             await self._events.post(snapshot.subject, EventReason.VOLUME_GROWN, note)
 
+    async def _change(
+        self,
+        snapshot: Snapshot,
+        step: InviteMember | AnnounceMembers | OrderMembers | RemoveMember,
+    ) -> None:
+        """Steps towards other members (docs/members.md)."""
+        subject, post = snapshot.subject, self._events.post
+        match step:
+            case InviteMember(member):
+                await self._changer.invite(snapshot, member)
+                note = f"{member} is invited, and learns what the members hold"
+                await post(subject, EventReason.MEMBER_INVITED, note)
+            case AnnounceMembers(members):
+                await self._changer.tell(snapshot, "/dwcp/v1/learners", members)
+            case OrderMembers(members):
+                await self._changer.tell(snapshot, "/dwcp/v1/orders", members)
+                note = f"the members are to be {', '.join(members)}"
+                await post(subject, EventReason.MEMBERS_ORDERED, note)
+            case RemoveMember(member):
+                found = snapshot.find(POD, member)
+                if found is not None and not is_going(found):
+                    await self._writer.delete(found)
+                    note = f"{member} is no member: its Pod is removed, its volume stays"
+                    await post(subject, EventReason.MEMBER_REMOVED, note)
+
     async def _serve(self, snapshot: Snapshot) -> None:
         """Make what serves the backup; members that come later get their state from the others."""
         subject = snapshot.subject
@@ -267,7 +304,7 @@ class Executor:
         """A token has served when the genesis is published and no Pod mounts it any more."""
         if not self._keeper.published:
             return
-        for member in snapshot.subject.members:
+        for member in snapshot.subject.members:  # who is to join still needs its own
             token = snapshot.find(SECRET, snapshot.subject.token_secret(member))
             running = snapshot.find(POD, member)
             if token is not None and running is not None and not mounts_token(running):
@@ -285,7 +322,7 @@ def _surroundings(subject: Subject, ready_but_faulty: int) -> Iterator[Object]:
 def _reclaimed(snapshot: Snapshot) -> Iterator[Object]:
     subject = snapshot.subject
     keys = [(SECRET, subject.admin_secret), (SECRET, subject.client_keys_secret)]
-    for kind, name in [*keys, *((CLAIM, subject.claim(m)) for m in subject.members)]:
+    for kind, name in [*keys, *((CLAIM, subject.claim(m)) for m in subject.everyone)]:
         found = snapshot.find(kind, name)
         if found is not None and not is_going(found):
             yield found

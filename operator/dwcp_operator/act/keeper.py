@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
+from dwcp.epochs import RecordChain
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.records import (
     Identity,
@@ -28,7 +30,8 @@ from dwcp_operator.act.writer import Writer
 from dwcp_operator.build import genesis
 from dwcp_operator.build import secrets as build
 from dwcp_operator.build.names import Object, Subject
-from dwcp_operator.plan.observed import GenesisHeld
+from dwcp_operator.plan.observed import GenesisHeld, Membership
+from dwcp_operator.resources import ClusterStatus
 
 TOKEN_BYTES: Final = 32
 
@@ -44,6 +47,8 @@ class GenesisKeeper:
 
     def __init__(self) -> None:
         self.signed: SignedGenesis | None = None
+        self.chain: RecordChain | None = None
+        """The epoch records that were verified so far, from the genesis that is kept."""
         self.origin: Origin | None = None
         """What the backup proves that the cluster is to begin from, once it is served."""
         self._published = False
@@ -58,11 +63,11 @@ class GenesisKeeper:
         self._published = all(clients)
         kept = snapshot.find(CONFIG_MAP, subject.genesis_map)
         if kept is None:
-            self.signed, self._published = None, False
+            self.signed, self.chain, self._published = None, None, False
             return
         found = _checked(subject, build.data_of(kept)[genesis.RECORD], subject.genesis_map)
         if self.signed is None or self.signed.record.hash() != found.record.hash():
-            self.signed = found
+            self.signed, self.chain = found, RecordChain(found.record, Ed25519Verifier())
         if self._published and clients[0] is not None and not is_complete(self.signed):
             data = build.data_of(clients[0])[build.GENESIS]
             self.collect(_checked(subject, data, clients[0]["metadata"]["name"]))
@@ -79,6 +84,29 @@ class GenesisKeeper:
             signed=frozenset(m.name for m, sig in places if sig),
             published=self._published,
         )
+
+    def membership(self, status: ClusterStatus | None) -> Membership | None:
+        """Who the members are: by the records that were verified, or by what the status remembers.
+
+        None before there is a genesis.
+        """
+        if self.chain is None:
+            return None
+        record = self.chain.current
+        known = status.membership if status is not None else None
+        used = {m.name for one in self.chain.records for m in one.members}
+        used |= set(known.used) if known is not None else set()
+        if known is not None and known.epoch > record.epoch:
+            return Membership(known.epoch, known.names, frozenset(used), is_current=False)
+        return Membership(record.epoch, tuple(m.name for m in record.members), frozenset(used))
+
+    def subject(self, snapshot: Snapshot) -> Subject:
+        """The subject of what was read, with its members by the newest record."""
+        known = self.membership(snapshot.status())
+        if known is None:
+            return replace(snapshot.subject, present=None, joining=())
+        joining = tuple(m for m in snapshot.subject.joining if m not in known.used)
+        return replace(snapshot.subject, present=known.members, joining=joining)
 
     @property
     def published(self) -> bool:
@@ -175,7 +203,7 @@ class GenesisKeeper:
 
     async def _keep(self, subject: Subject, signed: SignedGenesis, writer: Writer) -> None:
         await writer.create(genesis.genesis_map(subject, msgspec.msgpack.encode(signed)))
-        self.signed = signed
+        self.signed, self.chain = signed, RecordChain(signed.record, Ed25519Verifier())
 
     async def publish(self, snapshot: Snapshot, writer: Writer) -> None:
         """Give every client its Secret with key and complete genesis. Raises ApiError."""

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from dwcp.wire.decoding import decoder_of, json_decoder_of
-from dwcp.wire.records import Identity, Origin, SignedGenesis, is_complete
+from dwcp.wire.records import EpochRecord, Identity, Origin, is_complete
 from dwcp_operator.act.api import CLAIM, POD, SERVICE
 from dwcp_operator.act.keeper import GenesisKeeper
 from dwcp_operator.act.snapshot import Snapshot
@@ -96,15 +96,75 @@ class Observer:
 
     async def observe(self, snapshot: Snapshot) -> Observed:
         """Look at everything; the genesis comes last, since members may add signatures."""
+        await self._follow(snapshot, self._remembered_epoch(snapshot))
         members = await asyncio.gather(
             *(self._member(snapshot, name) for name in snapshot.subject.members)
+        )
+        newest = max((m.report.epoch for m in members if m.report is not None), default=0)
+        await self._follow(snapshot, newest)
+        joining = await asyncio.gather(
+            *(self._learner(snapshot, name) for name in snapshot.subject.joining)
         )
         return Observed(
             source=await self._source(snapshot),
             keys=self._keeper.keys_exist(snapshot),
             genesis=self._keeper.held(),
             members=tuple(members),
+            membership=self._keeper.membership(snapshot.status()),
+            joining=tuple(joining),
+            former=snapshot.strangers,
         )
+
+    # --- members that come and go ----------------------------------------------------------------
+
+    @staticmethod
+    def _remembered_epoch(snapshot: Snapshot) -> int:
+        status = snapshot.status()
+        known = status.membership if status is not None else None
+        return known.epoch if known is not None else 0
+
+    async def _follow(self, snapshot: Snapshot, epoch: int) -> None:
+        """Verify epoch records up to one that is spoken of, as far as anybody shows them."""
+        chain = self._keeper.chain
+        if chain is None:
+            return
+        for name in snapshot.subject.members:
+            if chain.current.epoch >= epoch:
+                return
+            probe = self.probe(snapshot, name)
+            try:
+                shown = await probe.records(chain.current.epoch) if probe is not None else ()
+            except ProbeError:
+                continue
+            if (fault := chain.extend(shown)) is not None:
+                self.problems[name] = f"{name} shows an epoch that does not hold: {fault}"
+
+    async def _learner(self, snapshot: Snapshot, name: str) -> MemberObserved:
+        """One that is to become a member: who it is, and how far it has learnt."""
+        pod = snapshot.find(POD, name)
+        running = pod is not None and not is_going(pod) and not has_ended(pod)
+        probe = self.probe(snapshot, name) if running else None
+        token, signed = self._keeper.token(snapshot, name), self._keeper.signed
+        identity: bytes | None = None
+        report: Report | None = None
+        try:
+            if probe is not None and signed is not None:
+                self.identities[name] = shown = await probe.identity(token, None)
+                identity = shown.identity
+                report = _learnt(await probe.standing(signed.record, identity))
+        except ProbeError:
+            report = None  # it waits for its invitation, or only starts
+        return MemberObserved(
+            name=name,
+            volume=self._volume_there(snapshot, name),
+            running=running or self._must_wait(snapshot, name),
+            identity=identity,
+            report=report,
+        )
+
+    def _volume_there(self, snapshot: Snapshot, name: str) -> Volume:
+        claim = snapshot.find(CLAIM, snapshot.subject.claim(name))
+        return Volume.ABSENT if claim is None else Volume.PRESENT
 
     async def _source(self, snapshot: Snapshot) -> Source:
         """Who serves the backup that the cluster begins from; it must be of the genesis named."""
@@ -199,8 +259,9 @@ class Observer:
             return None, None, None
         known_key = None
         if signed is not None:
-            known_key = _key_in(signed, name)
-            report = await probe.report(signed.record, utc_now())
+            record = signed.record if self._keeper.chain is None else self._keeper.chain.current
+            known_key = _key_in(record, name)
+            report = await probe.report(signed.record, utc_now(), record)
             if report is not None:
                 await self._collect(probe)
                 return known_key, GenesisSeen(signed.record.hash(), complete=True), report
@@ -222,8 +283,20 @@ class Observer:
             self._keeper.collect(found)
 
 
-def _key_in(signed: SignedGenesis, name: str) -> bytes | None:
-    return next((m.identity for m in signed.record.members if m.name == name), None)
+def _key_in(record: EpochRecord, name: str) -> bytes | None:
+    return next((m.identity for m in record.members if m.name == name), None)
+
+
+def _learnt(said: Mapping[str, object]) -> Report | None:
+    """What a learner's signed status says, as far as a change needs it."""
+    final, applied, epoch = (said.get(k) for k in ("finalIndex", "appliedIndex", "epoch"))
+    if not (isinstance(final, int) and isinstance(applied, int) and isinstance(epoch, int)):
+        return None
+    return Report(
+        epoch=epoch, view=0, active=False, primary="", mode="", role="learner",
+        final_index=final, applied_index=applied, stable_checkpoint=0, stable_state="",
+        ready=False, mute=None, evidence=(), seen_at=utc_now(),
+    )  # fmt: skip
 
 
 class _OfPod(TypedDict):

@@ -9,7 +9,7 @@ first and plans again.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import aiohttp
@@ -27,9 +27,10 @@ from dwcp_operator.act.transitions import transitions
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
+from dwcp_operator.plan.change import wanted_change
 from dwcp_operator.plan.planner import plan
 from dwcp_operator.plan.steps import Step, WaitFor, WaitReason
-from dwcp_operator.resources import ClusterStatus, Condition
+from dwcp_operator.resources import ClusterStatus, Condition, MembershipStatus
 from dwcp_operator.rules import size_bytes
 from dwcp_operator.status import cluster_status
 from dwcp_operator.upgrade import Rollout, desired, rollout, upgrade_status
@@ -109,8 +110,11 @@ class Reconciler:
         assert snapshot is not None, "the first round reads"
         cluster = snapshot.subject.cluster
         out = rollout(cluster, snapshot.status())
-        wanted = desired(cluster, out, time.time_ns() // 1_000_000)
+        members = snapshot.subject.members
+        wanted = desired(cluster, out, time.time_ns() // 1_000_000, members)
         observed = await self._observer.observe(snapshot)
+        if observed.membership is not None and observed.membership.members != members:
+            return await self._round(full=True)  # another epoch: who belongs here has changed
         steps = plan(wanted, observed)
         acts = any(isinstance(step, ACTS) for step in steps)
         if acts and not full:
@@ -146,6 +150,7 @@ class Reconciler:
         if self._snapshot is not None and self._snapshot.subject.uid != snapshot.subject.uid:
             return False  # another resource of the same name: it begins without our memory
         self._keeper.refresh(snapshot)
+        snapshot = replace(snapshot, subject=self._keeper.subject(snapshot))
         self._snapshot, self._read_at, self._stale = snapshot, began, False
         return True
 
@@ -154,7 +159,9 @@ class Reconciler:
     async def _write(self, snapshot: Snapshot, seen: Situation, out: Rollout, trouble: str) -> None:
         """Write the status when it says something new; tell what has changed."""
         before = snapshot.status()
-        after = _status(snapshot, before, seen, out)
+        after = _status(snapshot, before, seen, out, self._membership(before, seen))
+        if before is None or before.membership != after.membership:
+            self._stale = True  # what is to be made for those that join is looked up by name
         self._in_doubt = self._steady.doubts(before, after)
         if self._in_doubt:
             return
@@ -177,6 +184,21 @@ class Reconciler:
         snapshot.raw.update(written)
         for told in transitions(before, after):
             await self._tools.events.post(snapshot.subject, told.reason, told.note, kind=told.kind)
+
+    def _membership(self, before: ClusterStatus | None, seen: Situation) -> MembershipStatus | None:
+        """What the status is to say and to remember of the members."""
+        known, chain = seen.observed.membership, self._keeper.chain
+        remembered = before.membership if before is not None else None
+        if known is None or chain is None or not known.is_current:
+            return remembered
+        change = wanted_change(seen.desired, seen.observed)
+        return MembershipStatus(
+            epoch=known.epoch,
+            record=chain.current.hash().hex(),
+            names=known.members,
+            used=tuple(sorted(known.used)),
+            joining=change.joining if change is not None else (),
+        )
 
     def _lasting_trouble(self) -> str:
         """What has gone wrong for some rounds now: failing steps, members not to be believed."""
@@ -253,8 +275,9 @@ class Reconciler:
 
 
 def _status(
-    snapshot: Snapshot, before: ClusterStatus | None, seen: Situation, out: Rollout
-) -> ClusterStatus:
+    snapshot: Snapshot, before: ClusterStatus | None, seen: Situation, out: Rollout,
+    membership: MembershipStatus | None,
+) -> ClusterStatus:  # fmt: skip
     subject, generation = snapshot.subject, snapshot.generation
     if seen.desired.paused:
         # What is asked for now is not acted on: whoever compares generations must see that.
@@ -267,6 +290,7 @@ def _status(
         now=utc_now(),
         upgrade=upgrade_status(subject.cluster, out, seen),
         storage_size=_storage_size(snapshot),
+        membership=membership,
         nodes={
             name: node
             for name in subject.members
@@ -305,7 +329,7 @@ def _gist(status: ClusterStatus) -> tuple[object, ...]:
     return (
         status.observed_generation, status.conditions, status.epoch, status.view, status.primary,
         status.ready, status.replicas, status.mode, status.genesis_hash, members,
-        status.upgrade, status.storage_size,
+        status.upgrade, status.storage_size, status.membership,
     )  # fmt: skip
 
 

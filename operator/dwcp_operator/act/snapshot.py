@@ -55,6 +55,13 @@ class Snapshot:
         return self.objects.get((kind.kind, name))
 
     @property
+    def strangers(self) -> tuple[str, ...]:
+        """Pods that run as members and are none, nor are to become one."""
+        pods = (name for kind, name in self.objects if kind == POD.kind)
+        known = {*self.subject.everyone, self.subject.restore_name}
+        return tuple(sorted(name for name in pods if name not in known))
+
+    @property
     def generation(self) -> int:
         """The generation of the spec that was read."""
         return self.subject.cluster.metadata.generation
@@ -70,8 +77,14 @@ class Snapshot:
 def subject_of(raw: Mapping[str, Any]) -> Subject:
     """The cluster that a resource describes. Raises UnreadableError."""
     plain = {key: raw[key] for key in ("apiVersion", "kind", "metadata", "spec")}
+    known = (raw.get("status") or {}).get("membership") or {}
     try:
-        return Subject(DWCPCluster.model_validate(plain), raw["metadata"]["uid"])
+        return Subject(
+            DWCPCluster.model_validate(plain),
+            raw["metadata"]["uid"],
+            tuple(known["names"]) if known else None,
+            tuple(known.get("joining") or ()),
+        )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -106,7 +119,7 @@ def _wanted_by_name(subject: Subject) -> list[tuple[Kind, str]]:
     """
     wanted = [(SECRET, subject.admin_secret), (SECRET, subject.client_keys_secret)]
     wanted += [(SECRET, subject.client_secret(c)) for c in subject.cluster.spec.clients]
-    wanted += [(SECRET, subject.token_secret(m)) for m in subject.members]
+    wanted += [(SECRET, subject.token_secret(m)) for m in subject.everyone]
     wanted += [(CONFIG_MAP, subject.genesis_map)]
     if subject.cluster.spec.restore is not None:
         wanted += [(POD, subject.restore_name), (SERVICE, subject.restore_name)]

@@ -14,12 +14,15 @@ def disruption_budget(subject: Subject, ready_but_faulty: int) -> Object:
     """
     n = len(subject.members)
     assert 0 <= ready_but_faulty <= n, f"{ready_but_faulty} of {n} members"
+    least = min(n, quorum(n) + ready_but_faulty)
+    if subject.joining:
+        least = n  # while others take their places nobody is to be evicted
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": subject.metadata(subject.name),
         "spec": {
-            "minAvailable": min(n, quorum(n) + ready_but_faulty),
+            "minAvailable": least,
             "selector": {"matchLabels": subject.selector},
             # A member that is not Ready helps no quorum: a drain need not wait for it.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",

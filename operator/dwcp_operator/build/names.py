@@ -21,10 +21,16 @@ SERVE_PORT: Final = 7430
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The cluster that objects are built for; `uid` is the UID that the API server gave it."""
+    """The cluster that objects are built for; `uid` is the UID that the API server gave it.
+
+    `present` are the members by the newest epoch record, None before there is one; `joining` are
+    to become members.
+    """
 
     cluster: DWCPCluster
     uid: str
+    present: tuple[str, ...] | None = None
+    joining: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -39,7 +45,12 @@ class Subject:
     @property
     def members(self) -> tuple[str, ...]:
         """The members' names, which are their Pods' names too."""
-        return self.cluster.member_names
+        return self.cluster.member_names if self.present is None else self.present
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """Members, and who is to become one."""
+        return (*self.members, *self.joining)
 
     @property
     def cluster_id(self) -> str:
@@ -117,8 +128,9 @@ class Subject:
         on the volumes of an old one: taking those over is asked for by name.
         """
         adopt = self.cluster.spec.adopt
-        if adopt is not None:
-            return next(v.claim for v in adopt.volumes if v.member == member)
+        adopted = {v.member: v.claim for v in adopt.volumes} if adopt is not None else {}
+        if member in adopted:
+            return adopted[member]
         return f"{member}-{self._tag}"
 
     def host(self, member: str) -> str:

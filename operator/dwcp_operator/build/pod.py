@@ -127,7 +127,7 @@ def _arguments(subject: Subject, member: str, *, with_token: bool) -> list[str]:
         *("--client-listen", f"0.0.0.0:{CLIENT_PORT}"),
         *("--peer-listen", f"0.0.0.0:{PEER_PORT}"),
     ]
-    if subject.cluster.spec.restore is not None:
+    if subject.cluster.spec.restore is not None and member not in subject.joining:
         arguments += ["--restore", subject.restore_url]
     if with_token:
         arguments += ["--token-file", f"{_TOKEN_DIRECTORY}/{_TOKEN_KEY}"]

@@ -303,6 +303,14 @@ def _apply(layout: Layout, wanted: DWCPCluster) -> None:
             )
     before, after = applied.spec.manifest(), wanted.spec.manifest()
     refused = rules.forbidden_changes(before, after)
+    if before.get("replicas") != after.get("replicas"):
+        refused = tuple(one for one in refused if "replicas" not in one)
+        said = (
+            f"spec.replicas can not be changed from {before.get('replicas')} to "
+            f"{after.get('replicas')} by `dwcp up`: start it as it was, then use `dwcp scale "
+            f"--data {layout.root} --replicas {after.get('replicas')}`"
+        )
+        refused = (*refused, said)
     if refused:
         raise RefusedChangeError("\n".join(refused))
     if before != after:

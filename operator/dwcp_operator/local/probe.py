@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.decoding import decoder_of, json_decoder_of
+from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, check_genesis, scope_of
 from dwcp_operator.plan.observed import EvidenceSeen, Report
 
@@ -57,10 +58,12 @@ class StatusBody(Struct, frozen=True, rename="camel", kw_only=True):
     ready: bool
     mute: str | None
     evidence: tuple[EvidenceBody, ...]
+    settled: bool = False
 
 
 _decode_status: Callable[[bytes], StatusBody] = json_decoder_of(StatusBody)
 _decode_identity: Callable[[bytes], Identity] = json_decoder_of(Identity)
+_decode_records: Callable[[bytes], Records] = decoder_of(Records)
 _decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
@@ -89,8 +92,14 @@ class Probe:
         self.name = name
         self._url = url
 
-    async def report(self, genesis: EpochRecord, now: str) -> Report | None:
-        """Its signed status; None while it waits or replays its log. Raises ProbeError."""
+    async def report(
+        self, genesis: EpochRecord, now: str, record: EpochRecord | None = None
+    ) -> Report | None:
+        """Its signed status; None while it waits or replays its log. Raises ProbeError.
+
+        `record` is the newest that is known (genesis without it): it names the member's key.
+        """
+        record = record or genesis
         nonce = secrets.token_bytes(NONCE_BYTES)
         answer = await self._request("GET", f"/dwcp/v1/status?nonce={nonce.hex()}")
         signature = answer.headers.get("DWCP-Signature")
@@ -98,14 +107,45 @@ class Probe:
             raise ProbeError(f"{self.name} answered its status with {answer.status}")
         if signature is None:
             return None
-        number = genesis.member_named(self.name)
+        number = record.member_named(self.name)
         if number is None:
-            raise ProbeError(f"{self.name} is no member of the genesis")
+            raise ProbeError(f"{self.name} is no member of epoch {record.epoch}")
         message = scope_of(genesis, genesis).signing_bytes("status", nonce + answer.body)
-        key = genesis.members[number].identity
+        key = record.members[number].identity
         if not Ed25519Verifier.check(key, message, _base64(signature)):
             raise ProbeError(f"the signature on the status of {self.name} does not verify")
-        return _report(self.name, number, answer.body, now)
+        return _report(self.name, number, answer.body, now, record.epoch)
+
+    async def records(self, after: int) -> tuple[CertifiedRecord, ...]:
+        """The epoch records after `after` that it shows, unchecked. Raises ProbeError."""
+        answer = await self._request("GET", f"/dwcp/v1/epochs?from={after}")
+        if answer.status != 200:
+            raise ProbeError(f"{self.name} answered its epochs with {answer.status}")
+        try:
+            return _decode_records(answer.body).records
+        except msgspec.DecodeError as error:
+            raise ProbeError(f"the epochs of {self.name} are malformed: {error}") from None
+
+    async def standing(self, genesis: EpochRecord, key: bytes) -> Mapping[str, object]:
+        """The whole status of whoever holds this key. Raises ProbeError."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        answer = await self._request("GET", f"/dwcp/v1/status?nonce={nonce.hex()}")
+        signature = answer.headers.get("DWCP-Signature", "")
+        message = scope_of(genesis, genesis).signing_bytes("status", nonce + answer.body)
+        if not Ed25519Verifier.check(key, message, _base64(signature)):
+            raise ProbeError(f"the signature on the status of {self.name} does not verify")
+        try:
+            return msgspec.json.decode(answer.body, type=dict[str, object])
+        except msgspec.DecodeError as error:
+            raise ProbeError(f"the status of {self.name} is malformed: {error}") from None
+
+    async def post(self, method: str, path: str, body: bytes, mac: bytes = b"") -> str | None:
+        """Bring it something; None when it was taken, else its own words. Raises ProbeError."""
+        headers = {"DWCP-Token-MAC": mac.hex(), "Content-Type": "application/msgpack"}
+        answer = await self._request(method, path, data=body, headers=headers)
+        if answer.status < 300:
+            return None
+        return answer.body.decode("utf-8", "replace")[:500]
 
     async def identity(self, token: bytes | None, known_key: bytes | None) -> Identity:
         """Who waits there, its proof checked, and tied by the token's MAC or by a known key.
@@ -218,12 +258,12 @@ def checked_genesis(name: str, body: bytes) -> SignedGenesis:
     return signed
 
 
-def _report(name: str, number: int, body: bytes, now: str) -> Report | None:
+def _report(name: str, number: int, body: bytes, now: str, epoch: int) -> Report | None:
     try:
         status = _decode_status(body)
     except msgspec.DecodeError as error:
         raise ProbeError(f"the status of {name} is malformed: {error}") from None
-    if (status.name, status.id) != (name, number):
+    if status.name != name or (status.epoch == epoch and status.id != number):
         raise ProbeError(f"{name} signed the status of {status.name}")
     if status.epoch is None or status.view is None or status.primary is None:
         return None  # it holds the genesis, and has not replayed its log yet
@@ -244,4 +284,5 @@ def _report(name: str, number: int, body: bytes, now: str) -> Report | None:
             EvidenceSeen(e.member, e.kind, e.view, e.index) for e in status.evidence[:64]
         ),
         seen_at=now,
+        settled=status.settled,
     )

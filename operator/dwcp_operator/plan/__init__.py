@@ -7,6 +7,7 @@ from dwcp_operator.plan.observed import (
     GenesisHeld,
     GenesisSeen,
     MemberObserved,
+    Membership,
     Observed,
     Report,
     Rolling,
@@ -17,6 +18,7 @@ from dwcp_operator.plan.planner import plan
 from dwcp_operator.plan.quorum import faulty_max, quorum
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
+    AnnounceMembers,
     CompleteGenesis,
     CreateGenesis,
     CreateVolume,
@@ -24,6 +26,9 @@ from dwcp_operator.plan.steps import (
     DropBackup,
     EnsureKeys,
     GrowVolume,
+    InviteMember,
+    OrderMembers,
+    RemoveMember,
     ReportForeignGenesis,
     ReportForeignVolume,
     ReportLostVolume,
@@ -40,6 +45,7 @@ from dwcp_operator.plan.steps import (
 
 __all__ = [
     "AdoptGenesis",
+    "AnnounceMembers",
     "CompleteGenesis",
     "CreateGenesis",
     "CreateVolume",
@@ -51,8 +57,12 @@ __all__ = [
     "GenesisHeld",
     "GenesisSeen",
     "GrowVolume",
+    "InviteMember",
     "MemberObserved",
+    "Membership",
     "Observed",
+    "OrderMembers",
+    "RemoveMember",
     "Report",
     "ReportForeignGenesis",
     "ReportForeignVolume",

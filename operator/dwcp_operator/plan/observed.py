@@ -49,6 +49,7 @@ class Desired:
     names what members are to be made from; with "" nothing is rolled. `volume_bytes`: the size of
     every volume. `paused`: only look. `hibernate`: stop all members and keep what they hold.
     `restore`: begin from the state in a backup, which somebody must serve to the members.
+    `members` are the present ones; `count` is how many there are to be, 0 where that is not known.
     """
 
     cluster: str
@@ -60,6 +61,21 @@ class Desired:
     paused: bool = False
     hibernate: bool = False
     restore: bool = False
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who the members are: by the newest epoch record that was verified, or by an older memory.
+
+    `used` are the names in any record: none is ever used again. `is_current`: the record itself
+    was seen, and not only remembered.
+    """
+
+    epoch: int
+    members: tuple[str, ...]
+    used: frozenset[str]
+    is_current: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +110,7 @@ class Report:
     mute: str | None
     evidence: tuple[EvidenceSeen, ...]
     seen_at: str
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +182,17 @@ class MemberObserved:
 class Observed:
     """Everything that is seen now. A member that is not listed has never been seen.
 
-    `source`: what is known of who serves the backup that the cluster begins from.
+    `source`: what is known of who serves the backup that the cluster begins from. `joining` are to
+    become members: what they report counts for nobody else; `former` have a process left.
     """
 
     keys: bool = False
     source: Source = Source.ABSENT
     genesis: GenesisHeld | None = None
     members: tuple[MemberObserved, ...] = field(default=())
+    membership: Membership | None = None
+    joining: tuple[MemberObserved, ...] = ()
+    former: tuple[str, ...] = ()
 
     def member(self, name: str) -> MemberObserved:
         """The member with this name; one without volume and process when it is not listed."""

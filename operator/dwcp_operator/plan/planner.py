@@ -6,9 +6,8 @@ makes its key on its volume and waits; the genesis record is made once, from all
 and kept before anybody is given it; each member adds its signature; when all have signed, each
 is given the complete genesis and starts.
 
-Then members are brought to what the resource asks (roll.py) and volumes grow (growth.py). The
-steps that change who the members are will stand beside these: they too are gated by what the
-members sign, and one step is taken at a time.
+Then members are brought to what the resource asks (roll.py), volumes grow (growth.py), and others
+become members (change.py): gated by what the members sign, and one change at a time.
 
 What never happens: a second genesis; a member whose volume is gone made anew under its name
 (it would have forgotten its votes, which is a Byzantine fault); two processes of one name.
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dwcp_operator.plan.backoff import restart
+from dwcp_operator.plan.change import change, is_under_way
 from dwcp_operator.plan.growth import grow
 from dwcp_operator.plan.observed import (
     Desired,
@@ -72,7 +72,10 @@ def plan(desired: Desired, observed: Observed) -> tuple[Step, ...]:
         steps.extend(_begin(desired, observed.source, members))
     else:
         steps.extend(_hand_out(observed.genesis, members))
-    return (*steps, *grow(desired, members), *roll(desired, observed))
+    changing = tuple(change(desired, observed))
+    # one change at a time: members are not restarted while others take their places
+    rolling = () if any(map(is_under_way, changing)) else tuple(roll(desired, observed))
+    return (*steps, *grow(desired, members), *changing, *rolling)
 
 
 def _lost(member: MemberObserved) -> Step:
@@ -83,7 +86,7 @@ def _run(desired: Desired, genesis: GenesisHeld | None, member: MemberObserved) 
     """A volume for the member, and a process on it."""
     if member.volume is Volume.ABSENT:
         if genesis is not None:
-            yield _lost(member)
+            yield _lost(member)  # change.py replaces it, under another name
         elif desired.adopt:
             yield WaitFor(WaitReason.ADOPTED_VOLUME, (member.name,))
         else:

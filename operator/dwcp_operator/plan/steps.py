@@ -20,6 +20,8 @@ class WaitReason(StrEnum):
     WINDOW = "WaitingForMaintenanceWindow"
     GROWTH = "WaitingForVolumeGrowth"
     BACKUP = "WaitingForBackup"
+    LEARNERS = "WaitingForLearners"
+    SETTLED = "WaitingForSettledEpoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,34 @@ class StopMember:
 
 
 @dataclass(frozen=True, slots=True)
+class InviteMember:
+    """Show a new replica the cluster that it is to join: it learns from then on."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceMembers:
+    """Tell the members who is to join them, so that they let them learn; it is not remembered."""
+
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMembers:
+    """Order, with the admin's key, that these be the members from the next epoch on."""
+
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMember:
+    """Stop who is no member any more, or was to join and is not wanted now."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class GrowVolume:
     """Ask for a volume of this size; a volume is never asked to shrink."""
 
@@ -161,6 +191,10 @@ Step = (
     | RollMember
     | StopMember
     | GrowVolume
+    | InviteMember
+    | AnnounceMembers
+    | OrderMembers
+    | RemoveMember
     | ReportRollFailed
     | ReportLostVolume
     | ReportForeignVolume
