@@ -16,7 +16,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -30,17 +30,18 @@ from dwcp.connection import Connection, Incoming, client_hello
 from dwcp.directory import checked, read_directory
 from dwcp.documents import Doc, Documents, Hooks
 from dwcp.flight import Output
+from dwcp.following import records_of
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
+from dwcp.late import what_is_missing
 from dwcp.outcomes import Answered, Broken, Declined, TicketOutcome, Unknown
 from dwcp.reads import SEED_BYTES
 from dwcp.results import Header
 from dwcp.session import SessionCore
 from dwcp.waiting import Limits
 from dwcp.watch import Watch, Watches
-from dwcp.wire.decoding import decoder_of
 from dwcp.wire.documents import Operation as DocumentOperation
 from dwcp.wire.envelope import Busy, Envelope, Rejected
-from dwcp.wire.epochs import CertifiedRecord, Records
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.operations import Operation
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, Member, SignedGenesis
@@ -50,8 +51,6 @@ DEADLINE_MS: Final = 30_000
 CONNECT_S_MAX: Final = 10.0
 CLOSE_S_MAX: Final = 2.0
 FOLLOW_AGAIN_S: Final = 1.0
-RECORDS_BYTES_MAX: Final = 4 * 1024 * 1024
-_decode_records: Callable[[bytes], Records] = decoder_of(Records)
 
 _log = logging.getLogger("dwcp")
 
@@ -73,6 +72,7 @@ class Client(Calls):
         authority: ssl.SSLContext | None = None,
         document_file: Path | None = None,
         via: Collection[str] | None = None,
+        records: tuple[CertifiedRecord, ...] = (),
     ) -> None:
         if all(c.key != key.public_key for c in genesis.clients):
             raise errors.BadCluster(
@@ -83,10 +83,15 @@ class Client(Calls):
         self._deadline_ms = deadline_ms
         verifier, seed = Ed25519Verifier(), secrets.token_bytes(SEED_BYTES)
         self._core = SessionCore(genesis, key, verifier, limits, seed)
+        if (fault := self._core.learn(records, 0)) is not None:
+            raise errors.BadCluster(
+                f"the epochs that are known of this cluster do not hold: {fault}"
+            )
         genesis_hash = genesis.hash()
         self._authority = authority
         self._answer = lambda hello: client_hello(genesis_hash, key, hello)
-        self._connections = [self._connection(n) for n in range(len(genesis.members))]
+        self._connections = [self._connection(n) for n in range(self._core.checker.n)]
+        self._talks: dict[int, asyncio.Task[None]] = {}
         self._unknown_epoch = asyncio.Event()
         self._watches = Watches(genesis, verifier, self._send_pull, self._newest, self._on_lie)
         self._key = key
@@ -110,19 +115,21 @@ class Client(Calls):
         authority: ssl.SSLContext | None = None,
         document_file: Path | None = None,
         via: Collection[str] | None = None,
+        records: tuple[CertifiedRecord, ...] = (),
     ) -> Self:
         """A client of the cluster that `genesis` names, to be used in `async with`.
 
-        A SignedGenesis is checked; a bare EpochRecord is trusted as it stands. Over TLS a member
-        must show the certificate that the genesis names, or one that `authority` accepts.
-        Documents are kept in `document_file`, and talked about with the members named in `via`.
-        Raises BadCluster.
+        A SignedGenesis is checked; a bare EpochRecord is trusted as it stands. `records`, also
+        checked, are those of later epochs that are known: members may have changed since genesis.
+        Over TLS a member must show the certificate that its record names, or one that `authority`
+        accepts. Documents are kept in `document_file`, and talked about with the members named in
+        `via`. Raises BadCluster.
         """
         if isinstance(genesis, SignedGenesis):
             genesis = checked(genesis)
         return cls(
             genesis, key, deadline_ms=deadline_ms, limits=limits, authority=authority,
-            document_file=document_file, via=via,
+            document_file=document_file, via=via, records=records,
         )  # fmt: skip
 
     @classmethod
@@ -132,15 +139,15 @@ class Client(Calls):
     ) -> Self:  # fmt: skip
         """A client of the cluster whose genesis and client key lie in `data_dir`.
 
-        An authority for the members' TLS certificates may lie beside them, in ca.crt; with
-        `documents`, what `doc` gives is kept there too.
+        An authority for the members' TLS certificates may lie beside them, in ca.crt, and later
+        epoch records in epochs.msgpack; with `documents`, what `doc` gives is kept there too.
         Raises BadCluster.
         """
         found = read_directory(Path(data_dir))
         file = found.documents if documents else None
         return cls.connect(
             found.genesis, found.key, deadline_ms=deadline_ms, limits=limits,
-            authority=found.authority, document_file=file, via=via,
+            authority=found.authority, document_file=file, via=via, records=found.records,
         )  # fmt: skip
 
     # --- life ------------------------------------------------------------------------------
@@ -149,12 +156,25 @@ class Client(Calls):
         if self._tasks:
             raise errors.ClientClosed("a client is used once: make a new one")
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX)
-        self._http = aiohttp.ClientSession(timeout=timeout)
+        # nothing is pooled: what idles would still be open when the caller's loop ends
+        connector = aiohttp.TCPConnector(force_close=True)
+        self._http = aiohttp.ClientSession(connector=connector, timeout=timeout)
         self._start(self._drive(), "dwcp-session")
         self._start(self._follow(), "dwcp-epochs")
-        for connection in self._connections:
-            self._start(connection.run(self._http), f"dwcp-member-{connection.member}")
+        self._connect()
         return self
+
+    def _connect(self) -> None:
+        """Be connected to the members of the newest record, and to nobody else."""
+        assert self._http is not None, "running"
+        current = self._core.checker.current
+        for number in current:
+            if number not in self._talks:
+                talk = self._connections[number].run(self._http)
+                self._talks[number] = self._start(talk, f"dwcp-member-{number}")
+        for number in self._talks.keys() - current:
+            self._talks.pop(number).cancel()
+            self._connections[number].gone()
 
     async def __aexit__(
         self,
@@ -266,7 +286,8 @@ class Client(Calls):
     def connected(self) -> Mapping[str, bool]:
         """Which members this client is connected to, by name."""
         names = self._core.checker.peers
-        return MappingProxyType({names[c.member].name: c.up for c in self._connections})
+        numbers = self._core.checker.current
+        return MappingProxyType({names[n].name: self._connections[n].up for n in numbers})
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -304,22 +325,10 @@ class Client(Calls):
 
     def _late(self, ticket: int, deadline_ms: int) -> errors.DWCPError:
         """What to say, and what to check, when a deadline has passed."""
-        progress = self._core.progress(ticket)
-        names = self._core.checker.peers
-        parts = [f"no answer within {deadline_ms / 1000:g} s"]
-        if progress.sent:
-            parts.append(f"{progress.matching} of the {progress.needed} matching replies needed")
-        for word, members in (
-            ("answered", progress.heard),
-            ("busy", progress.busy),
-            ("rejected by", progress.rejected),
-        ):
-            if members:
-                parts.append(f"{word}: {', '.join(names[m].name for m in sorted(members))}")
-        down = [f"{names[c.member].name} ({c.problem})" for c in self._connections if not c.up]
-        if down:
-            parts.append(f"not connected: {', '.join(down)}")
-        what = "; ".join(parts)
+        reaches = [c for c in self._connections if c.member in self._talks]
+        what = what_is_missing(
+            self._core.checker.peers, self._core.progress(ticket), reaches, deadline_ms
+        )
         if self._core.cancel(ticket):
             return errors.TimedOut(f"{what}. Nothing was sent. Check `dwcp status`")
         return errors.NotEnoughReplies(
@@ -327,10 +336,11 @@ class Client(Calls):
             "Check `dwcp status`"
         )
 
-    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine, name=name)
         task.add_done_callback(self._on_end)
         self._tasks.append(task)
+        return task
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         """Nothing here ends by itself: when it does, every caller must hear of it."""
@@ -445,35 +455,21 @@ class Client(Calls):
             for member in self._core.checker.peers.copy():
                 if not self._core.checker.wants_records:
                     break
-                self._learn(await self._records(member))
+                assert self._http is not None, "running"
+                epoch, trust = self._core.checker.epoch, self._trust(member)
+                self._learn(await records_of(self._http, member, epoch, trust))
             if self._core.checker.wants_records:
                 await asyncio.sleep(FOLLOW_AGAIN_S)
                 self._unknown_epoch.set()
 
-    async def _records(self, member: Member) -> tuple[CertifiedRecord, ...]:
-        """The records after the newest one known here, as one replica shows them."""
-        assert self._http is not None, "running"
-        where = f"{member.client.rstrip('/')}/dwcp/v1/epochs?from={self._core.checker.epoch}"
-        trust = self._trust(member)
-        try:
-            async with (
-                asyncio.timeout(CONNECT_S_MAX),
-                self._http.get(where, ssl=trust) as response,
-            ):
-                return _decode_records(await response.content.read(RECORDS_BYTES_MAX)).records
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
-            return ()
-
     def _learn(self, records: tuple[CertifiedRecord, ...]) -> None:
-        """Take records that verify; connect to members that are new."""
+        """Take records that verify; connect to the members that they name."""
         fault = self._core.learn(records, _now_ms())
         if fault is not None:
             _log.warning("epoch records were refused: %s", fault)
-        assert self._http is not None, "running"
-        for number in range(len(self._connections), len(self._core.checker.peers)):
-            connection = self._connection(number)
-            self._connections.append(connection)
-            self._start(connection.run(self._http), f"dwcp-member-{number}")
+        for number in range(len(self._connections), self._core.checker.n):
+            self._connections.append(self._connection(number))
+        self._connect()
         if self._documents is not None:
             self._documents.grow()
         self._wake.set()

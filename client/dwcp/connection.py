@@ -136,6 +136,12 @@ class Connection(Generic[Said]):
                 self._change(up=False)
             await asyncio.sleep(wait_ms * _draw.uniform(0.5, 1.0) / 1000)
 
+    def gone(self) -> None:
+        """The replica is no member any more: nobody runs this connection."""
+        self.problem = "no member any more"
+        if self.up:
+            self._change(up=False)
+
     async def drain(self) -> None:
         """Wait until what was queued has been handed to the socket."""
         if self.up:

@@ -13,24 +13,29 @@ import msgspec
 from dwcp import errors
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
+from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
 
 CLIENT_KEY_FILE: Final = "client.key"
 GENESIS_FILE: Final = "genesis.msgpack"
 AUTHORITY_FILE: Final = "ca.crt"
 DOCUMENTS_FILE: Final = "documents.db"
+EPOCHS_FILE: Final = "epochs.msgpack"
 
+_decode_records: Callable[[bytes], Records] = decoder_of(Records)
 _decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a client needs of a directory."""
+    """What a client needs of a directory. `records` are those of later epochs, unchecked: members
+    may have changed since genesis."""
 
     genesis: SignedGenesis
     key: Ed25519Signer
     authority: ssl.SSLContext | None
     documents: Path
+    records: tuple[CertifiedRecord, ...]
 
 
 def read_directory(directory: Path) -> Found:
@@ -40,6 +45,8 @@ def read_directory(directory: Path) -> Found:
         key = Ed25519Signer.load(directory / CLIENT_KEY_FILE)
         genesis = _decode_genesis(data)
         authority = _authority(directory / AUTHORITY_FILE)
+        epochs = directory / EPOCHS_FILE
+        records = _decode_records(epochs.read_bytes()).records if epochs.exists() else ()
     except (FileNotFoundError, NotADirectoryError):
         raise errors.BadCluster(
             f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "
@@ -47,7 +54,7 @@ def read_directory(directory: Path) -> Found:
         ) from None
     except (msgspec.DecodeError, KeyFileError, OSError) as error:
         raise errors.BadCluster(f"the cluster in {directory} can not be read: {error}") from None
-    return Found(genesis, key, authority, directory / DOCUMENTS_FILE)
+    return Found(genesis, key, authority, directory / DOCUMENTS_FILE, records)
 
 
 def _authority(path: Path) -> ssl.SSLContext | None:

@@ -83,7 +83,7 @@ class Hooks:
     signer: Signer
     verifier: Verifier
     checker: ReplyChecker
-    start: Callable[[Coroutine[Any, Any, None], str], None]
+    start: Callable[[Coroutine[Any, Any, None], str], object]
     http: Callable[[], aiohttp.ClientSession | None]
     trust: Callable[[Member], aiohttp.Fingerprint | ssl.SSLContext]
     answer: Callable[[ServerHello], ClientHello]

@@ -16,6 +16,7 @@ import aiohttp
 import click
 import msgspec
 
+from dwcp.cli import members
 from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
@@ -56,6 +57,10 @@ _data = click.option(
 @click.group()
 def admin() -> None:
     """Order something with the cluster's admin key."""
+
+
+for _command in (members.add, members.remove, members.replace):
+    admin.add_command(_command)
 
 
 @admin.command()

@@ -266,6 +266,8 @@ def status(
     where = "  ".join(f"{k} {'-' if v is None else v}" for k, v in shown.items())
     click.echo(f"{tree['namespace']}/{tree['cluster']}  {where}\n")
     click.echo(_table(tree["members"]) + "\n")
+    if tree.get("learners"):
+        click.echo(f"no members, not yet or not any more: {', '.join(tree['learners'])}\n")
     for condition in tree["conditions"]:
         click.echo(
             f"{condition['type']:<15}{condition['status']:<9}{condition['reason']}: "

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "up": Lazy("dwcp.cli.cluster", "up", "Start a cluster on this machine, or bring it up again."),
     "down": Lazy("dwcp.cli.cluster", "down", "Stop the cluster on this machine; its data stays."),
     "restart": Lazy("dwcp.cli.cluster", "restart", "Restart the members, one at a time."),
+    "scale": Lazy("dwcp.cli.members", "scale", "Change the number of members."),
     "status": Lazy("dwcp.cli.cluster", "status", "Show the cluster and every member."),
     "put": Lazy("dwcp.cli.data", "put", "Write a key."),
     "get": Lazy("dwcp.cli.data", "get", "Read a key, or all keys with a prefix."),
@@ -32,7 +33,9 @@ COMMANDS: Final = {
     "lease": Lazy("dwcp.cli.lease", "lease", "Make, keep, list and end leases."),
     "bench": Lazy("dwcp.cli.bench", "bench", "Measure how fast a cluster answers."),
     "gateway": Lazy("dwcp.cli.gateway", "gateway", "Serve etcd's JSON API, verified."),
-    "admin": Lazy("dwcp.cli.admin", "admin", "Begin another epoch; sign an anchor."),
+    "admin": Lazy(
+        "dwcp.cli.admin", "admin", "Change members; begin another epoch; sign an anchor."
+    ),
     "verify-chain": Lazy("dwcp.cli.admin", "verify_chain", "Check the chain of epoch records."),
     "backup": Lazy("dwcp.cli.backup", "backup", "Take backups and check them."),
     "recover": Lazy("dwcp.cli.recover", "recover", "Begin anew when a quorum is lost for good."),

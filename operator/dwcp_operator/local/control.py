@@ -50,6 +50,8 @@ class Standing:
     status: ClusterStatus
     pids: dict[str, int]
     supervised: bool
+    learners: tuple[str, ...]
+    """Replicas that run, or are to, and are no members: not yet, or not any more."""
 
 
 # --- status ----------------------------------------------------------------------------------
@@ -65,7 +67,7 @@ async def look(layout: Layout) -> Standing:
     async with aiohttp.ClientSession() as http:
         observer = Observer(layout, cluster, keeper, http)
         observed = await observer.observe({name: Run(running=True) for name in found})
-    desired = Desired(cluster=cluster.name, members=names)
+    desired = Desired(cluster=cluster.name, members=keeper.members)
     status = cluster_status(
         situation(desired, observed, plan(desired, observed)),
         generation=cluster.generation,
@@ -76,7 +78,8 @@ async def look(layout: Layout) -> Standing:
     pids = {name: int(process.pid) for name, process in found.items()}
     if not supervised:
         status = _without_supervisor(status, layout)
-    return Standing(cluster, status, pids, supervised)
+    learners = tuple(name for name in names if name not in keeper.members)
+    return Standing(cluster, status, pids, supervised, learners)
 
 
 def last_status(layout: Layout) -> ClusterStatus | None:
@@ -301,5 +304,6 @@ def status_tree(standing: Standing) -> dict[str, object]:
         **{k: tree.get(k) for k in ("mode", "epoch", "view", "primary")},
         **tree,
         "supervised": standing.supervised,
+        "learners": list(standing.learners),
         "members": _members(standing.status, standing.pids),
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from dwcp.epochs import RecordChain
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.decoding import decoder_of
+from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.records import (
     ClientIdentity,
     EpochRecord,
@@ -27,7 +30,7 @@ from dwcp.wire.records import (
 from dwcp.wire.signing import ZERO_HASH
 from dwcp_operator import rules
 from dwcp_operator.local.errors import GenesisConflictError
-from dwcp_operator.local.files import write_once
+from dwcp_operator.local.files import replace_file, write_once
 from dwcp_operator.local.layout import ClusterFile, Layout
 from dwcp_operator.plan.observed import GenesisHeld
 from dwcp_operator.resources import DWCPCluster
@@ -36,6 +39,7 @@ TOKEN_BYTES: Final = 32
 
 _decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 _decode_origin: Callable[[bytes], Origin] = decoder_of(Origin)
+_decode_records: Callable[[bytes], Records] = decoder_of(Records)
 
 
 def _read_origin(layout: Layout) -> Origin | None:
@@ -56,6 +60,7 @@ class GenesisKeeper:
         self._manifest = manifest
         self.signed: SignedGenesis | None = None
         self._origin = _read_origin(layout)
+        self.chain: RecordChain | None = None
         self._published = False
         self._load()
 
@@ -71,25 +76,58 @@ class GenesisKeeper:
             if problem is not None:
                 raise GenesisConflictError(f"{path} does not belong here: {problem}: restore it")
             self.signed, self._published = signed, published
+            self.chain = self._load_records(signed.record)
             return
 
     def _not_ours(self, record: EpochRecord) -> str | None:
         if record.cluster_id.hex() != self._cluster.cluster_id:
             return "it is of another cluster id"
-        if tuple(m.name for m in record.members) != tuple(m.name for m in self._cluster.members):
+        known = {*(m.name for m in self._cluster.members), *self._cluster.gone}
+        if not known.issuperset(m.name for m in record.members):
             return "its members are others"
         return None
 
+    def _load_records(self, genesis: EpochRecord) -> RecordChain:
+        """What was seen of the epochs; what does not verify is fetched again."""
+        chain = RecordChain(genesis, Ed25519Verifier())
+        with suppress(FileNotFoundError, msgspec.DecodeError):
+            chain.extend(_decode_records(self._layout.epochs.read_bytes()).records)
+        return chain
+
+    @property
+    def record(self) -> EpochRecord | None:
+        """The newest epoch record that was seen; None before genesis."""
+        return None if self.chain is None else self.chain.current
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the present members; before genesis, of those that are to begin it."""
+        members = self._cluster.members if self.record is None else self.record.members
+        return tuple(member.name for member in members)
+
+    def follow(self, certified: Sequence[CertifiedRecord]) -> str | None:
+        """Take records that a member shows, each verified; why one does not hold, or None."""
+        assert self.chain is not None, "epochs follow a genesis"
+        before = self.chain.current.epoch
+        fault = self.chain.extend(certified)
+        if self.chain.current.epoch > before:
+            records = msgspec.msgpack.encode(Records(tuple(self.chain.certified)))
+            replace_file(self._layout.epochs, records, mode=0o644)
+        return fault
+
     def held(self) -> GenesisHeld | None:
         """What the planner needs to know."""
-        if self.signed is None:
+        if self.signed is None or self.record is None:
             return None
-        members = self.signed.record.members
-        places = zip(members, self.signed.member_sigs, strict=True)
+        if self.record.epoch > 0:  # nobody signs the genesis any more: who joined was invited
+            signed = frozenset(m.name for m in self.record.members)
+        else:
+            places = zip(self.record.members, self.signed.member_sigs, strict=True)
+            signed = frozenset(m.name for m, sig in places if sig)
         return GenesisHeld(
             hash=self.signed.record.hash(),
-            identities={m.name: m.identity for m in members},
-            signed=frozenset(m.name for m, sig in places if sig),
+            identities={m.name: m.identity for m in self.record.members},
+            signed=signed,
             published=self._published,
         )
 
@@ -163,6 +201,7 @@ class GenesisKeeper:
         if not write_once(self._layout.record, msgspec.msgpack.encode(signed)):
             raise GenesisConflictError(f"{self._layout.record} exists: a genesis is made once")
         self.signed = signed
+        self.chain = RecordChain(signed.record, Ed25519Verifier())
 
     def collect(self, returned: SignedGenesis) -> None:
         """Join the signatures of the same record, already checked, to those collected."""

@@ -60,7 +60,11 @@ class MemberPorts(Struct, frozen=True, rename="camel"):
 
 
 class ClusterFile(Struct, frozen=True, rename="camel"):
-    """cluster.json: what a local cluster keeps besides its manifest; clusterId is hexadecimal."""
+    """cluster.json: what a local cluster keeps besides its manifest; clusterId is hexadecimal.
+
+    `members` are the replicas that are to run: who of them is a member stands in the epoch record.
+    `gone` are names that were used and must not be used again.
+    """
 
     format: int
     name: str
@@ -68,6 +72,7 @@ class ClusterFile(Struct, frozen=True, rename="camel"):
     cluster_id: str
     generation: int
     members: tuple[MemberPorts, ...]
+    gone: tuple[str, ...] = ()
 
     def member(self, name: str) -> MemberPorts:
         """The ports of a member of this cluster."""
@@ -118,6 +123,11 @@ class Layout:
     def genesis(self) -> Path:
         """The genesis that every member has signed."""
         return self.root / "genesis.msgpack"
+
+    @property
+    def epochs(self) -> Path:
+        """The epoch records after genesis, as far as they were seen and verified."""
+        return self.root / "epochs.msgpack"
 
     def volume(self, member: str) -> Path:
         """The member's own directory: its volume."""
@@ -317,6 +327,17 @@ def _apply(layout: Layout, wanted: DWCPCluster) -> None:
         replace_file(layout.manifest, _manifest_bytes(wanted))
         later = msgspec.structs.replace(cluster, generation=cluster.generation + 1)
         replace_file(layout.cluster_file, _indented(later))
+
+
+def store_cluster(layout: Layout, cluster: ClusterFile, replicas: int | None = None) -> None:
+    """Write which replicas are to run; the supervisor follows. `replicas` goes to the manifest."""
+    if replicas is not None:
+        manifest = load_manifest(layout.manifest)
+        if manifest.spec.replicas != replicas:
+            spec = manifest.spec.model_copy(update={"replicas": replicas})
+            changed = manifest.model_copy(update={"spec": spec})
+            replace_file(layout.manifest, _manifest_bytes(changed))
+    replace_file(layout.cluster_file, _indented(cluster))
 
 
 def _indented(cluster: ClusterFile) -> bytes:

@@ -46,12 +46,26 @@ class Members:
         self._cluster = cluster
         self._emit = emit
         self._tracks = {m.name: _Track() for m in cluster.members}
+        self._leaving: list[MemberProcess] = []
 
     def adopt(self) -> None:
         """Take over members that an earlier supervisor left running."""
         for name, process in find_members(self._layout, self._tracks).items():
             self._tracks[name].process = MemberProcess(process, None)
             self._emit(f"{name} runs already (pid {process.pid})")
+
+    def follow(self, cluster: ClusterFile) -> None:
+        """Other replicas are to run: those that are not named any more are stopped."""
+        self._cluster = cluster
+        names = {member.name for member in cluster.members}
+        for name in [name for name in self._tracks if name not in names]:
+            track = self._tracks.pop(name)
+            if track.process is not None and track.process.running():
+                terminate(track.process.process)
+                self._emit(f"{name} is stopped: it is no member any more")
+                self._leaving.append(track.process)
+        for name in names - self._tracks.keys():
+            self._tracks[name] = _Track()
 
     def runs(self) -> dict[str, Run]:
         """What is known of each member's process now; notices those that have stopped."""
@@ -134,7 +148,10 @@ class Members:
 
     def any_running(self) -> bool:
         """True while a member's process runs."""
-        return any(t.process is not None and t.process.running() for t in self._tracks.values())
+        self._leaving = [process for process in self._leaving if process.running()]
+        return bool(self._leaving) or any(
+            t.process is not None and t.process.running() for t in self._tracks.values()
+        )
 
     def terminate(self) -> None:
         """Ask every member to stop."""
@@ -145,6 +162,8 @@ class Members:
     def kill(self) -> list[str]:
         """Stop those that still run at once; returns their names."""
         names = []
+        for process in self._leaving:
+            kill(process.process)
         for name, track in self._tracks.items():
             if track.process is not None and track.process.running():
                 kill(track.process.process)

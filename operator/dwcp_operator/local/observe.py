@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import aiohttp
 from msgspec import Struct
 
-from dwcp.wire.records import Identity, SignedGenesis, is_complete
+from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, is_complete
 from dwcp_operator.local.genesis import GenesisKeeper
 from dwcp_operator.local.layout import ClusterFile, Layout, MemberPorts
 from dwcp_operator.local.probe import Probe, ProbeError, checked_genesis
@@ -63,8 +63,13 @@ class Observer:
 
     async def observe(self, runs: Mapping[str, Run]) -> Observed:
         """Look at everything."""
+        names = self._keeper.members
         members = await asyncio.gather(
-            *(self._member(m, runs.get(m.name, STOPPED)) for m in self._cluster.members)
+            *(
+                self._member(m, runs.get(m.name, STOPPED))
+                for m in self._cluster.members
+                if m.name in names
+            )
         )
         return Observed(
             keys=self._keeper.keys_exist(), genesis=self._keeper.held(), members=tuple(members)
@@ -109,9 +114,11 @@ class Observer:
         probe, signed = self._probes[name], self._keeper.signed
         known_key = None
         if signed is not None:
-            known_key = _key_in(signed, name)
-            report = await probe.report(signed.record, utc_now())
+            assert self._keeper.record is not None, "there is a genesis"
+            known_key = _key_in(self._keeper.record, name)
+            report = await probe.report(signed.record, utc_now(), self._keeper.record)
             if report is not None:
+                await self._follow(probe, report.epoch)
                 return known_key, GenesisSeen(signed.record.hash(), complete=True), report
         found = await self.genesis_of(name)
         if found is not None and signed is None:
@@ -123,6 +130,15 @@ class Observer:
         if found is not None:
             genesis = GenesisSeen(found.record.hash(), complete=is_complete(found))
         return shown.identity, genesis, None
+
+    async def _follow(self, probe: Probe, epoch: int) -> None:
+        """Take the records up to a member's epoch, as far as they verify. Raises ProbeError."""
+        record = self._keeper.record
+        assert record is not None, "epochs follow a genesis"
+        if epoch <= record.epoch:
+            return
+        if (fault := self._keeper.follow(await probe.records(record.epoch))) is not None:
+            raise ProbeError(f"{probe.name} shows an epoch that does not hold: {fault}")
 
     async def genesis_of(self, name: str) -> SignedGenesis | None:
         """The genesis that a member shows or, while we keep none, that its volume holds.
@@ -140,5 +156,5 @@ class Observer:
         return checked_genesis(name, data)
 
 
-def _key_in(signed: SignedGenesis, name: str) -> bytes | None:
-    return next((m.identity for m in signed.record.members if m.name == name), None)
+def _key_in(record: EpochRecord, name: str) -> bytes | None:
+    return next((m.identity for m in record.members if m.name == name), None)

@@ -23,6 +23,7 @@ from dwcp_operator.local.layout import Layout, SupervisorFile, open_layout
 from dwcp_operator.local.members import Members, restart_request
 from dwcp_operator.local.observe import Observer, utc_now
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
+from dwcp_operator.plan.backoff import restart
 from dwcp_operator.plan.observed import Desired
 from dwcp_operator.plan.planner import plan
 from dwcp_operator.plan.steps import (
@@ -79,9 +80,6 @@ class Supervisor:
         self._on_status = on_status
         self._allow_strategies = allow_strategies
         self._leave_on_fault = leave_on_fault
-        self._desired = Desired(
-            cluster=self._cluster.name, members=tuple(m.name for m in self._cluster.members)
-        )
         self._keeper = GenesisKeeper(layout, self._cluster, self._manifest)
         self._members = Members(layout, self._cluster, emit)
         self._stop = asyncio.Event()
@@ -105,6 +103,8 @@ class Supervisor:
             async with aiohttp.ClientSession() as http:
                 observer = Observer(self._layout, self._cluster, self._keeper, http)
                 while not self._stop.is_set():
+                    if self._reread():
+                        observer = Observer(self._layout, self._cluster, self._keeper, http)
                     busy = await self._round(observer)
                     await self._pause(LOOK_S_BUSY if busy else LOOK_S_IDLE)
         finally:
@@ -119,6 +119,20 @@ class Supervisor:
         me = psutil.Process(os.getpid())
         file = SupervisorFile(pid=me.pid, started=me.create_time())
         replace_file(self._layout.supervisor_file, msgspec.json.encode(file))
+
+    def _reread(self) -> bool:
+        """Follow cluster.json: replicas that are to run, or no longer; True when it changed."""
+        _, cluster, manifest = open_layout(self._layout.root)
+        if cluster == self._cluster:
+            return False
+        self._cluster, self._manifest = cluster, manifest
+        self._keeper = GenesisKeeper(self._layout, cluster, manifest)
+        self._members.follow(cluster)
+        return True
+
+    @property
+    def _desired(self) -> Desired:
+        return Desired(cluster=self._cluster.name, members=self._keeper.members)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -137,6 +151,7 @@ class Supervisor:
             if self._stop.is_set():
                 return False
             await self._act(step, observer)
+        self._run_learners()
         for member in observed.members:
             self._members.note_ready(member.name, ready=member.ready)
             if member.ready and observed.genesis is not None and observed.genesis.published:
@@ -144,6 +159,17 @@ class Supervisor:
         self._report_problems(observer)
         self._report(situation(desired, observed, steps))
         return bool(steps)
+
+    def _run_learners(self) -> None:
+        """Keep those running that are to join, or have just been removed."""
+        runs = self._members.runs()
+        for member in self._cluster.members:
+            run = runs[member.name]
+            if member.name in self._keeper.members or run.running:
+                continue
+            delay_ms = restart(run.attempts, run.last_exit).delay_ms
+            if delay_ms is not None and run.stopped_for_ms >= delay_ms:
+                self._members.start(member, strategy=None)
 
     # --- actions ---------------------------------------------------------------------------
 
@@ -181,7 +207,7 @@ class Supervisor:
                 self._keeper.collect(await observer.probe(name).deliver(signed, token))
             case CompleteGenesis():
                 self._keeper.publish()
-                self._emit(f"genesis signed by all {len(self._desired.members)} members")
+                self._emit(f"genesis signed by all {len(self._keeper.members)} members")
             case RollMember(name):
                 self._members.restart(name)
             case _:

@@ -76,7 +76,7 @@ def test_a_change_that_is_allowed_counts_a_generation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [
-        (manifest("{replicas: 7}"), "can not be changed from 4 to 7 by `dwcp up`"),
+        (manifest("{replicas: 7}"), "start it as it was, then use `dwcp scale"),
         (manifest("{checkpointInterval: 50}"), "part of the cluster's genesis"),
         (manifest("{clients: [a]}"), "adding and removing clients is not yet supported"),
         (manifest(name="other"), "metadata.name=demo, and the manifest says other"),
