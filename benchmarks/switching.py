@@ -89,7 +89,7 @@ async def force(data: Path, client: Client, mode: str) -> int:
 async def switches(data: Path, seconds: float) -> Part:
     pauses: list[float] = []
     async with Client.from_directory(data) as client:
-        load = Steady(client, CLIENTS)
+        load = Steady(client, CLIENTS, "switch")
         load.begin()
         await asyncio.sleep(SETTLE_S)
         since_s = time.monotonic()
@@ -114,7 +114,7 @@ async def kills(data: Path, count: int) -> Part:
     pauses: list[float] = []
     async with Client.from_directory(data) as client:
         await force(data, client, "Datacenter")
-        load = Steady(client, CLIENTS)
+        load = Steady(client, CLIENTS, "kill")
         load.begin()
         since_s = time.monotonic()
         while len(pauses) < count:

@@ -20,10 +20,14 @@ PUT_MS_MAX = 20_000
 
 
 class Steady:
-    """`clients` tasks over one `Client`; `answers` are moments of `time.monotonic`."""
+    """`clients` tasks over one `Client`; `answers` are moments of `time.monotonic`.
 
-    def __init__(self, client: Client, clients: int) -> None:
+    `name` is part of the keys: nobody else may have written them.
+    """
+
+    def __init__(self, client: Client, clients: int, name: str) -> None:
         self._client = client
+        self._name = name.encode()
         self._answered = [0] * clients
         self._unknown = [0] * clients
         self._tasks: list[asyncio.Task[None]] = []
@@ -52,9 +56,8 @@ class Steady:
                 self.answers.append(time.monotonic())
                 self._answered[number] += 1
 
-    @staticmethod
-    def _key(number: int) -> bytes:
-        return b"steady/%04d" % number
+    def _key(self, number: int) -> bytes:
+        return b"steady/%s/%04d" % (self._name, number)
 
     @property
     def operations(self) -> int:

@@ -34,7 +34,7 @@ def order(cluster: Local, command: str, *arguments: str) -> str:  # noqa: F811
 
 async def under_load(cluster: Local) -> None:  # noqa: F811
     async with Client.from_directory(Path(cluster.root)) as client:
-        load = Steady(client, 16)
+        load = Steady(client, 16, "test")
         load.begin()
         for mode, runs in (("Datacenter", "Datacenter"), ("Internet", "Internet")):
             said = await asyncio.to_thread(order, cluster, "force-mode", mode)
