@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import lmdb
 import msgspec
-from sortedcontainers import SortedDict
 
 from dwcp_replica.durable.faults import DiskFailure, DiskFull
+from dwcp_replica.durable.overlay import Overlay
 from dwcp_replica.store.digest import Trie
 from dwcp_replica.store.records import Target, checked
 
@@ -100,7 +100,7 @@ class LmdbRecords:
         self._read = self._env.begin()
         self._views: list[_View] = []
         self._copying = threading.Lock()
-        self._held: Any = SortedDict()
+        self._held = Overlay()
         """key -> value, or None for a record that goes: what is not committed yet"""
         self._held_bytes = 0
         self._changed: dict[bytes, bytes | None] = {}
@@ -118,28 +118,28 @@ class LmdbRecords:
 
     def get(self, key: bytes) -> bytes | None:
         """See store.records.Reading."""
-        if key in self._held:
-            value: bytes | None = self._held[key]
-            return value
+        held = self._held.values
+        if key in held:
+            return held[key]
         return _got(self._read, key, self.records_db)
 
     def scan(
         self, low: bytes, high: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """See store.records.Reading: what is on disk, with what is held laid over it."""
-        held = self._held.irange(low, high, inclusive=(True, False), reverse=reverse)
+        held, values = self._held.keys(low, high, reverse=reverse), self._held.values
         upper = next(held, None)
         for key, value in self._stored(low, high, reverse=reverse):
             while upper is not None and (upper > key if reverse else upper < key):
-                if self._held[upper] is not None:
-                    yield upper, self._held[upper]
+                if (value_held := values[upper]) is not None:
+                    yield upper, value_held
                 upper = next(held, None)
             if upper == key:
                 continue
             yield key, value
         while upper is not None:
-            if self._held[upper] is not None:
-                yield upper, self._held[upper]
+            if (value_held := values[upper]) is not None:
+                yield upper, value_held
             upper = next(held, None)
 
     def _stored(
@@ -171,11 +171,12 @@ class LmdbRecords:
             self._hold(key, None)
 
     def _hold(self, key: bytes, value: bytes | None) -> None:
-        if key not in self._held:
+        held = self._held.values
+        if key not in held:
             self._held_bytes += len(key) + RECORD_OVERHEAD_BYTES
-        self._held_bytes += len(value or b"") - len(self._held.get(key) or b"")
-        self._held[key] = self._changed[key] = value
-        self._undigested[key] = value
+        self._held_bytes += len(value or b"") - len(held.get(key) or b"")
+        self._held.set(key, value)
+        self._changed[key] = self._undigested[key] = value
 
     def digest(self) -> bytes:
         """See store.records.Records."""
@@ -249,13 +250,14 @@ class LmdbRecords:
     def _forget(self, written: _Layer) -> None:
         """Hold no longer what was written and has not changed since."""
         later = [*self._layers, _Layer(-1, self._changed, self._nodes.changed)]
-        for key in written.records:
-            if not any(key in layer.records for layer in later):
-                value = self._held.pop(key)
-                self._held_bytes -= len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES
-        for place in written.nodes:
-            if not any(place in layer.nodes for layer in later):
-                del self._nodes.held[place]
+        later = [layer for layer in later if layer.records or layer.nodes]
+        gone = written.records.keys() - {key for layer in later for key in layer.records}
+        for key in gone:
+            value = self._held.values[key]
+            self._held_bytes -= len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES
+        self._held.drop(gone)
+        for place in written.nodes.keys() - {p for layer in later for p in layer.nodes}:
+            del self._nodes.held[place]
 
     def _try_write(self, layer: _Layer) -> bool:
         """Write a layer, with a larger map where that is needed; False when there is no room."""
