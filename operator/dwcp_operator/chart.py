@@ -28,7 +28,6 @@ def values_schema() -> Schema:
     spec["properties"]["replicas"]["enum"] = [
         n for n in counts if rules.replicas_problem(n) is None
     ]
-    spec["properties"]["mode"]["enum"] = list(rules.MODES_SUPPORTED)
     spec["properties"]["trust"]["enum"] = list(rules.TRUSTS_SUPPORTED)
     return {
         "$schema": "https://json-schema.org/draft-07/schema#",

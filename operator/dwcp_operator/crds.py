@@ -265,11 +265,6 @@ def _spec_rules() -> Iterator[Schema]:
         [(n, problem) for n in counts if (problem := rules.replicas_problem(n)) is not None],
     )
     yield _allowed(
-        "mode",
-        list(rules.MODES_SUPPORTED),
-        [(m, problem) for m in rules.MODES if (problem := rules.mode_problem(m)) is not None],
-    )
-    yield _allowed(
         "trust",
         list(rules.TRUSTS_SUPPORTED),
         [(t, problem) for t in rules.TRUSTS if (problem := rules.trust_problem(t)) is not None],

@@ -43,7 +43,7 @@ def render() -> str:
     ]
     refused = [
         "- `spec.replicas` is 3f+1: 4, 7, 10 and so on.",
-        "- `spec.mode` Hybrid, and `spec.trust` Crash, are not yet supported.",
+        "- `spec.trust` Crash is not yet supported.",
     ]
     columns = [f"- `{name}`: {text}." for name, _, _, text in crds.PRINTER_COLUMNS]
     parts = [

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from dwcp_operator import rules
 from dwcp_operator.fields import EMPTY, Label, Model, Time, Unique, refuse
+from dwcp_operator.modes import Modes
 from dwcp_operator.pods import Monitoring, Placement, PodTemplate, Resources, Upgrade
 
 GROUP: Final = "dwcp.dev"
@@ -39,11 +40,6 @@ CONDITION_TYPES: Final = (
 
 def _replicas(value: int) -> int:
     refuse(rules.replicas_problem(value))
-    return value
-
-
-def _mode(value: str) -> str:
-    refuse(rules.mode_problem(value))
     return value
 
 
@@ -154,11 +150,12 @@ class ClusterSpec(Model):
     ] = 4
     """Number of members: 3f+1, which stays correct while f of them lie and available while f of
     them are down. 4 tolerates 1, 7 tolerates 2, 10 tolerates 3."""
-    mode: Annotated[Literal["Auto", "Datacenter", "Hybrid", "Internet"], AfterValidator(_mode)] = (
-        "Auto"
-    )
-    """Which protocol a new cluster runs: Datacenter is Raft, Internet is PBFT. Hybrid is not yet
-    supported, and Auto does not choose yet: it is PBFT."""
+    mode: Literal["Auto", "Datacenter", "Hybrid", "Internet"] = "Auto"
+    """Which mode a new cluster runs: Datacenter is Raft, Internet is PBFT, Hybrid is Raft that
+    gives way to PBFT and comes back. Auto begins as Internet and follows the measured network where
+    spec.modes.detection is true."""
+    modes: Modes = Field(default_factory=Modes, json_schema_extra=EMPTY)
+    """How the members measure their network and choose the mode."""
     trust: Annotated[Literal["Byzantine", "Crash"], AfterValidator(_trust)] = "Byzantine"
     """What an answer withstands. Byzantine: f members that lie. Crash is not yet supported."""
     storage: Storage = Field(default_factory=Storage, json_schema_extra=EMPTY)
@@ -259,7 +256,7 @@ class MemberStatus(Model):
     """Its number in the epoch record and in messages."""
     role: Literal["primary", "backup", "leader", "follower", "waiting", "stopped", "unknown"]
     """What it does now: primary or backup in PBFT, leader or follower in Raft."""
-    mode: Literal["Datacenter", "Internet"] | None = None
+    mode: Literal["Datacenter", "Hybrid", "Internet"] | None = None
     """The mode it reports."""
     endpoint: str
     """Base URL of its client API."""
@@ -316,7 +313,7 @@ class ClusterStatus(Model):
 
     observed_generation: int = 0
     """The generation of the spec that was last acted on."""
-    mode: Literal["Datacenter", "Internet"] | None = None
+    mode: Literal["Datacenter", "Hybrid", "Internet"] | None = None
     """The mode that runs."""
     epoch: int | None = None
     """The epoch in force."""

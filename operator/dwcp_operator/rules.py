@@ -44,11 +44,10 @@ _UNITS: Final = {
     **{f"{letter}i": 1024**power for power, letter in enumerate("KMGTPE", 1)},
 }
 
-MODES: Final = ("Auto", "Datacenter", "Hybrid", "Internet")
-MODES_SUPPORTED: Final = ("Auto", "Datacenter", "Internet")
 PROTOCOL_OF: Final[Mapping[str, Literal["pbft", "raft"]]] = {
     "Auto": "pbft",
     "Datacenter": "raft",
+    "Hybrid": "raft",
     "Internet": "pbft",
 }
 """The protocol of a new cluster, by its mode."""
@@ -65,15 +64,6 @@ def replicas_problem(replicas: int) -> str | None:
         high = min(low + 3, REPLICAS_MAX)
         return f"is not 3f+1: use {low} or {high}"
     return None
-
-
-def mode_problem(mode: str) -> str | None:
-    """Why this mode does not do, or None."""
-    return (
-        None
-        if mode in MODES_SUPPORTED
-        else "is not yet supported: use Auto, Datacenter or Internet"
-    )
 
 
 def trust_problem(trust: str) -> str | None:
@@ -214,6 +204,7 @@ FIXED: Final = (
     Fixed(("checkpointInterval",), _IN_GENESIS),
     Fixed(("requestTimeout",), _IN_GENESIS),
     Fixed(("fastReads",), _IN_GENESIS),
+    Fixed(("modes",), _IN_GENESIS),
     Fixed(("clients",), "adding and removing clients is not yet supported"),
     Fixed(("storage", "storageClassName"), "a volume keeps the storage class it was made with"),
     Fixed(("bootstrap",), "it is read once, when the cluster is created"),

@@ -55,7 +55,7 @@ def test_values_that_do_not_do_are_refused(sandbox: Sandbox, bad: str) -> None:
         sandbox.helm("template", "trial", CHARTS / "dwcp-operator", f"--set={bad}")
 
 
-@pytest.mark.parametrize("bad", ["replicas=5", "upgrade.rolback=true", "mode=Hybrid"])
+@pytest.mark.parametrize("bad", ["replicas=5", "upgrade.rolback=true", "mode=Fast"])
 def test_a_cluster_that_does_not_do_is_refused_before_it_is_sent(
     sandbox: Sandbox, bad: str
 ) -> None:

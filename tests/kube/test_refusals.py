@@ -31,10 +31,6 @@ ADOPT = {
     [
         ({"replicas": 5}, "spec.replicas=5 is not 3f+1: use 4 or 7"),
         ({"replicas": 3}, "spec.replicas=3 is not 3f+1: use 4 or 7"),
-        (
-            {"mode": "Hybrid"},
-            "spec.mode=Hybrid is not yet supported: use Auto, Datacenter or Internet",
-        ),
         ({"trust": "Crash"}, "spec.trust=Crash is not yet supported: use Byzantine"),
         ({"requestTimeout": "61s"}, "out of range: use 100ms to 60s"),
         ({"replicas": 7, "bootstrap": {"adopt": ADOPT}}, "one volume for each replica"),

@@ -29,7 +29,6 @@ SPEC_PROBLEMS = {
     "replicas: 4.0": "spec.replicas=4.0 is not a whole number: "
     "write digits without quotes, such as 4",
     "replicas:": "spec.replicas=null is not a whole number: write digits without quotes, such as 4",
-    "mode: Hybrid": "spec.mode=Hybrid is not yet supported: use Auto, Datacenter or Internet",
     "mode: internet": "spec.mode=internet is not known: use Auto, Datacenter, Hybrid or Internet",
     "trust: Crash": "spec.trust=Crash is not yet supported: use Byzantine",
     "trust: none": "spec.trust=none is not known: use Byzantine or Crash",
@@ -58,7 +57,7 @@ SPEC_PROBLEMS = {
     "clients: [App]": "spec.clients[0]=App is not a DNS label: "
     "use lower-case letters, digits and hyphens, such as default",
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
-    "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, trust, storage, image, "
+    "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, trust, storage, image, "
     "resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
     "requestTimeout, fastReads, clients, bootstrap",
     "bootstrap: {}": "spec.bootstrap must name one way to begin: adopt, for volumes, or backup, "
@@ -156,6 +155,18 @@ def test_defaults_and_names(tmp_path: Path) -> None:
     assert cluster.spec.manifest() == {
         "replicas": 4,
         "mode": "Auto",
+        "modes": {
+            "detection": False,
+            "pinned": False,
+            "roundTripLowMs": 10,
+            "roundTripHighMs": 50,
+            "bandwidthMbps": 1000,
+            "hysteresisPercent": 10,
+            "dwellSeconds": 20,
+            "cooldownSeconds": 30,
+            "measureSeconds": 10,
+            "probeKib": 1024,
+        },
         "trust": "Byzantine",
         "storage": {"size": "1Gi", "reclaim": "Retain"},
         "resources": {},

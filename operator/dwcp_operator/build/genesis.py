@@ -58,6 +58,7 @@ def record(
             checkpoint_interval=spec.checkpoint_interval,
             request_timeout_ms=spec.request_timeout_ms,
             fast_reads=spec.fast_reads,
+            modes=spec.modes.policy(spec.mode),
         ),
         start_index=0,
         start_hash=start_hash(cluster_id),

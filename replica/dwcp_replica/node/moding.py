@@ -157,7 +157,7 @@ class ModeKeeper:
         if not decided or standing.me is None:
             return
         protocol = PROTOCOL_OF[state.mode]
-        if protocol != standing.record.protocol:
+        if protocol != standing.record.protocol and standing.record.forced is None:
             self._engine.inbox.put(Wish(protocol))
 
     # --- telling --------------------------------------------------------------------------------

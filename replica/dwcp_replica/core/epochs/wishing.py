@@ -46,7 +46,8 @@ class Wishes:
         self._ran = core.record.protocol
         if core.sealed or core.waiting or core.halted is not None:
             return
-        if protocol == core.record.protocol or not triggers.can_end(core.record):
+        held = core.record.forced is not None  # what the admin holds is not for members to change
+        if held or protocol == core.record.protocol or not triggers.can_end(core.record):
             return
         mine = core.ending.requests.get(core.me)
         if mine is not None and mine.protocol == protocol:
