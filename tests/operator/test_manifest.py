@@ -57,8 +57,8 @@ SPEC_PROBLEMS = {
     "clients: [App]": "spec.clients[0]=App is not a DNS label: "
     "use lower-case letters, digits and hyphens, such as default",
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
-    "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, trust, storage, image, "
-    "resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
+    "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, trust, storage, "
+    "image, resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
     "requestTimeout, fastReads, clients, bootstrap",
     "bootstrap: {}": "spec.bootstrap must name one way to begin: adopt, for volumes, or backup, "
     "for a backup",

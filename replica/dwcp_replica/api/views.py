@@ -82,7 +82,8 @@ class ModesView(Struct, frozen=True, rename="camel"):
 
     `network`: the median of the members' reports. `asked`: the mode that the network has asked
     for since `asked_since_ms`, while the dwell or the cool-down is not over. `reports`: how many
-    members' reports are held.
+    members' reports are held. `commit_ms`: what the latest entries took from proposal to final,
+    by their median; only the member that leads says it.
     """
 
     decided: str
@@ -94,6 +95,7 @@ class ModesView(Struct, frozen=True, rename="camel"):
     network: NetworkView
     reach: NetworkView
     last_switch: SwitchView | None
+    commit_ms: float | None = None
 
 
 class StatusView(Struct, frozen=True, rename="camel", kw_only=True):

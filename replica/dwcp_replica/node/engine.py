@@ -157,6 +157,11 @@ class Engine:
         return self._core.peers
 
     @property
+    def commit_ms(self) -> float | None:
+        """The median time from an entry's acceptance here until it was known to be final."""
+        return self._phases.commit_ms
+
+    @property
     def idle(self) -> bool:
         """True when nothing waits to be stepped, written or let out."""
         return not (self.inbox or self._filling or self._releasing)

@@ -8,11 +8,17 @@ the core is stepped, so they hold the waiting for votes, not the disk's work aft
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from statistics import median
+from typing import Final
 
 from prometheus_client import Histogram
 
 from dwcp_replica.core.effects import CertificateRecord, EntryRecord, Ready
+
+WHOLE_MAX: Final = 32
+"""Entries whose whole time is remembered."""
 
 
 class PhaseClock:
@@ -23,7 +29,13 @@ class PhaseClock:
         self._commit = seconds.labels("commit")
         self._clock_s = clock_s
         self._accepted: dict[int, float] = {}
-        self._prepared: dict[int, float] = {}
+        self._prepared: dict[int, tuple[float, float]] = {}
+        self._whole_s: deque[float] = deque(maxlen=WHOLE_MAX)
+
+    @property
+    def commit_ms(self) -> float | None:
+        """The median time from accepting an entry to knowing it final, of the latest; or None."""
+        return median(self._whole_s) * 1000 if self._whole_s else None
 
     def note(self, ready: Ready) -> None:
         """Take the effects of one step."""
@@ -41,12 +53,15 @@ class PhaseClock:
 
     def _note_prepared(self, upto: int, now_s: float) -> None:
         for index in [i for i in self._accepted if i <= upto]:
-            self._prepare.observe(now_s - self._accepted.pop(index))
-            self._prepared[index] = now_s
+            accepted_s = self._accepted.pop(index)
+            self._prepare.observe(now_s - accepted_s)
+            self._prepared[index] = accepted_s, now_s
 
     def _note_final(self, index: int, now_s: float) -> None:
         """Catch-up makes entries final that were never prepared here: they have no phases."""
         self._accepted.pop(index, None)
-        prepared_s = self._prepared.pop(index, None)
-        if prepared_s is not None:
+        times = self._prepared.pop(index, None)
+        if times is not None:
+            accepted_s, prepared_s = times
             self._commit.observe(now_s - prepared_s)
+            self._whole_s.append(now_s - accepted_s)

@@ -178,7 +178,13 @@ def _modes(running: RunningReplica) -> ModesView:
             last.before.value, last.after.value, last.reason, last.index, last.at_ms,
             _network(network_of(last.network)),
         ),
+        commit_ms=running.engine.commit_ms if _leads(running) else None,
     )  # fmt: skip
+
+
+def _leads(running: RunningReplica) -> bool:
+    standing = running.engine.standing
+    return standing.active and standing.primary == standing.me
 
 
 def _network(network: Reach) -> NetworkView:
