@@ -193,6 +193,8 @@ class ModeBook:
             return faults.PERMISSION_DENIED
         if self._policy.pinned:
             return Failure(9, "the cluster is pinned to its first mode: it never switches")
+        if not self._policy.detect:
+            return Failure(9, "this cluster follows no measurements: use dwcp admin force-mode")
         wanted = None if request.mode is None else Mode(request.mode)
         self._remember(force(self._decision(), wanted))
         self._decide(index, now_ms)

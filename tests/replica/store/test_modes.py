@@ -218,8 +218,9 @@ def test_a_pinned_cluster_refuses_and_stays() -> None:
     assert log.mode == "Internet"
 
 
-def test_without_detection_reports_change_nothing() -> None:
+def test_without_detection_reports_change_nothing_and_nothing_is_held() -> None:
     log = Log(4, ModePolicy())
+    assert isinstance(log.client(ModeSetRequest("Datacenter")), Failure)
     for _ in range(10):
         log.round([1, 1, 1, 1])
     assert log.mode == "Internet"
