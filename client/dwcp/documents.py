@@ -50,7 +50,7 @@ from dwcp.crdt.talks import Talks
 from dwcp.crdt.values import Value
 from dwcp.docfile import DocumentFile
 from dwcp.matching import ReplyChecker
-from dwcp.wire.documents import Kind, Receipt, SyncMessage
+from dwcp.wire.documents import Kind, Receipt, SyncMessage, encode_document
 from dwcp.wire.gossip import (
     CLAIMS_MAX,
     Claim,
@@ -61,6 +61,7 @@ from dwcp.wire.gossip import (
     decode_replica_gossip,
     encode_gossip,
 )
+from dwcp.wire.operations import DocumentRequest, DocumentResponse
 from dwcp.wire.records import EpochRecord, Member, scope_of
 from dwcp.wire.signing import Signer, Verifier
 
@@ -75,8 +76,8 @@ LOG_DEADLINE_MS: Final = 1_000
 class Hooks:
     """What documents need from the client that they belong to.
 
-    `heard_of`: a member spoke of an epoch that may be new. `through_log`: send operations through
-    the log; False when it did not confirm them in time.
+    `heard_of`: a member spoke of an epoch that may be new. `through_log`: have this executed by
+    the log; raises DWCPError when that was not confirmed in time.
     """
 
     genesis: EpochRecord
@@ -88,7 +89,7 @@ class Hooks:
     trust: Callable[[Member], aiohttp.Fingerprint | ssl.SSLContext]
     answer: Callable[[ServerHello], ClientHello]
     heard_of: Callable[[int], None]
-    through_log: Callable[[Sequence[Operation], int], Awaitable[bool]]
+    through_log: Callable[[DocumentRequest, type[DocumentResponse], int], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,8 @@ class Documents:
         self.signer = hooks.signer
         self.resolutions = Resolutions()
         self.denied: Counter[str] = Counter()
+        self.by_log = self.by_gossip = 0
+        """Operations that the log confirmed; edits that it did not, and that were gossiped."""
         self._authors = EpochAuthors(hooks.checker.records.records)
         rules = Rules(hooks.genesis.hash(), hooks.verifier, self._authors)
         self._file = None if path is None else DocumentFile(path)
@@ -218,6 +221,7 @@ class Documents:
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._open: dict[str, Doc] = {}
         self._unsaved: list[tuple[str, Operation]] = []
+        self._logging: Counter[str] = Counter()
         self._sending: set[asyncio.Task[None]] = set()
         self._ticks = 0
         if loaded is not None:
@@ -356,9 +360,22 @@ class Documents:
 
     async def _by_log(self, name: str, operations: list[Operation]) -> None:
         """Through the log while it takes edits; by gossip when it does not."""
-        if not await self._hooks.through_log(operations, LOG_DEADLINE_MS):
-            self._gossip(name)
-        self._claim(name)
+        self._logging[name] += 1
+        try:
+            return await self._log_each(name, operations)
+        finally:
+            self._logging[name] -= 1
+
+    async def _log_each(self, name: str, operations: list[Operation]) -> None:
+        for operation in operations:  # each by itself: one may be as large as an envelope
+            request = DocumentRequest(name, (encode_document(operation),))
+            try:
+                await self._hooks.through_log(request, DocumentResponse, LOG_DEADLINE_MS)
+            except errors.DWCPError:
+                self.by_gossip += 1
+                return self._gossip(name)
+            self.by_log += 1
+        return self._claim(name)
 
     def _gossip(self, name: str) -> None:
         self.talks.news(name, self._connections)
@@ -450,7 +467,7 @@ class Documents:
             if self._ticks % CLAIM_AGAIN_TICKS == 0:
                 for name, outbox in self._outboxes.items():
                     if outbox.unsafe():
-                        self._claim(name)
+                        self._claim(name) if self._logging[name] else self._gossip(name)
             if self._unsaved and self._file is not None:
                 batch, self._unsaved = self._unsaved, []
                 await asyncio.to_thread(self._file.append, batch)

@@ -230,3 +230,46 @@ def test_documents_as_json_and_as_events(tmp_path: Path) -> None:
             events.close()
 
     asyncio.run(run())
+
+
+def test_in_datacenter_mode_edits_go_through_the_log(tmp_path: Path) -> None:
+    """All members have it from the log at once; gossip between them is cut."""
+
+    async def run() -> None:
+        async with cluster(tmp_path, "raft") as here, here.client(0) as ann:
+            mine = ann.doc("notes")
+            await mine.synced()
+            here.cut({0}, {1}, {2}, {3})
+            typed(mine, "by the log")
+            await mine.safe()
+            for room in here.rooms().values():
+                await until(
+                    lambda r=room: r.store.find("notes").heads == mine.heads, what="from the log"
+                )
+            documents = ann._documents
+            assert documents is not None
+            assert (documents.by_log, documents.by_gossip) == (1, 0)
+            place = here.tasks.places[0]
+            mode = 'dwcp_sync_mode{mode="Datacenter"}'
+            assert await here.tasks.http.metric(place, mode) == 1
+
+    asyncio.run(run())
+
+
+def test_when_the_log_stands_still_edits_are_gossiped(tmp_path: Path) -> None:
+    """Two of four members are left: no quorum, so no log; f+1 members hold the edit."""
+
+    async def run() -> None:
+        async with cluster(tmp_path, "raft") as here, here.client(0) as ann:
+            mine = ann.doc("notes")
+            await mine.synced()
+            for place in here.tasks.places[2:]:
+                await here.tasks.stop(place)
+            typed(mine, "by gossip")
+            assert mine.status == "local"
+            await mine.safe()
+            documents = ann._documents
+            assert documents is not None
+            assert (documents.by_log, documents.by_gossip) == (0, 1)
+
+    asyncio.run(run())

@@ -166,6 +166,16 @@ class DefragmentRequest(Struct, frozen=True, array_like=True, tag="defragment"):
     """Accepted, and changes nothing: pages that compaction frees are used again by themselves."""
 
 
+class DocumentRequest(Struct, frozen=True, array_like=True, tag="document"):
+    """Hand operations on a document (dwcp.wire.documents, MessagePack) to every member, in order.
+
+    The store only passes them on; whether they are valid, each member's documents judge alike.
+    """
+
+    document: Annotated[str, Meta(min_length=1, max_length=256)]
+    operations: Annotated[tuple[bytes, ...], Meta(max_length=64)]
+
+
 class OpenSession(Struct, frozen=True, array_like=True, tag="open_session"):
     """Open a client session: the only operation of an envelope with session 0.
 
@@ -234,6 +244,7 @@ KeyOperation = (
     | DefragmentRequest
     | AccessSetRequest
     | AccessGetRequest
+    | DocumentRequest
 )
 """What the store of keys executes."""
 Operation = KeyOperation | OpenSession | CloseSession | Command | ModeSetRequest | NetworkReport
@@ -361,6 +372,10 @@ class AccessGetResponse(Struct, frozen=True, array_like=True, tag="access_get"):
     access: Access | None = None
 
 
+class DocumentResponse(Struct, frozen=True, array_like=True, tag="document"):
+    """The operations were passed on."""
+
+
 class SessionOpened(Struct, frozen=True, array_like=True, tag="session_opened"):
     """The number of the session that OpenSession opened (or had opened before)."""
 
@@ -412,6 +427,7 @@ Result = (
     | DefragmentResponse
     | AccessSetResponse
     | AccessGetResponse
+    | DocumentResponse
     | SessionOpened
     | SessionClosed
     | CommandResult

@@ -21,15 +21,22 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final, Protocol
 
-from dwcp.crdt import Operation, Resolutions, Rules, Store, Voters, make_receipt, show
+import msgspec
+
+from dwcp.crdt import Operation, Resolutions, Rules, Store, Voters, document_of, make_receipt, show
 from dwcp.crdt.authors import EpochAuthors
 from dwcp.crdt.history import described
 from dwcp.crdt.talks import WINDOW_BYTES, Heard, Link
 from dwcp.docfile import DocumentFile, DocumentFileError, DocumentFileFull
 from dwcp.identity import Ed25519Verifier
-from dwcp.wire.documents import Receipt, SyncMessage, operation_signing_bytes
+from dwcp.wire.documents import (
+    Receipt,
+    SyncMessage,
+    decode_operation,
+    operation_signing_bytes,
+)
 from dwcp.wire.gossip import Claim, ClientGossip, GossipMessage, Open, Taken
-from dwcp.wire.operations import PutRequest
+from dwcp.wire.operations import DocumentRequest, PutRequest
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer
 from dwcp_replica.api.documents import Sink
@@ -38,7 +45,7 @@ from dwcp_replica.durable import DiskFailure, ForeignDirectory
 from dwcp_replica.gossip import Gossip
 from dwcp_replica.gossip.core import CLIENTS
 from dwcp_replica.node.signatures import SignatureGate
-from dwcp_replica.store.access import AccessTable
+from dwcp_replica.store.access import DOCUMENT_PREFIX, AccessTable
 
 TICK_S: Final = 0.1
 SLICE_OPERATIONS: Final = 32
@@ -49,8 +56,6 @@ CONTROLS_MAX: Final = 256
 CLAIMS_MAX: Final = 65_536
 SAVED_AT_ONCE_MAX: Final = 4096
 DISK_FULL_RETRY_S: Final = 1.0
-DOCUMENT_PREFIX: Final = b"documents/"
-"""Roles are given on keys; documents stand below this one."""
 GATE_TURN: Final = 1 << 40
 """Added to a link's number, it is that link's turn at the signature gate."""
 
@@ -250,9 +255,18 @@ class DocumentRoom:
                 self._waiting.setdefault(name, []).append(partial(_done, future))
                 await future
 
-    def deliver(self, operation: Operation) -> None:
-        """Take an operation that came through the log."""
-        self._keep(self.gossip.deliver(operation))
+    def deliver(self, request: DocumentRequest) -> None:
+        """Take operations that came through the log."""
+        for data in request.operations:
+            try:
+                operation = decode_operation(data)
+            except msgspec.DecodeError:
+                self._metrics.document_refused.labels("malformed").inc()
+                continue
+            if document_of(operation) == request.document:
+                self._keep(self.gossip.deliver(operation))
+            else:
+                self._metrics.document_refused.labels("document").inc()
 
     # --- readers (api.documents.DocumentService) -------------------------------------------------
 

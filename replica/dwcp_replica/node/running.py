@@ -328,6 +328,8 @@ class RunningReplica:
     def executed(self, outcomes: tuple[Outcome, ...]) -> None:
         """Answer the clients that wait for these."""
         self.admission.executed(outcomes)
+        for request in self.store.key_store.take_documents():
+            self.documents.deliver(request)
 
     def publish(self, events: list[Event]) -> None:
         """Log and count. Raises StateDivergedError and HaltedError."""

@@ -18,6 +18,7 @@ from dwcp.wire.operations import (
     CompactionRequest,
     DefragmentRequest,
     DeleteRangeRequest,
+    DocumentRequest,
     Failure,
     KeyOperation,
     LeaseGrantRequest,
@@ -32,6 +33,8 @@ from dwcp_replica.store import faults
 from dwcp_replica.store.layout import ACCESS, ATTACHED, FROM_KEY, after, decoder, encode, signed
 from dwcp_replica.store.undo import UndoRecords
 
+DOCUMENT_PREFIX = b"documents/"
+"""Roles are given on keys; documents stand below this one."""
 EVERYTHING = Access(admin=True)
 """What a client without an entry may do; its grants are not asked for."""
 
@@ -91,6 +94,8 @@ class AccessTable:
                 return all(reads) and all(self._allows(entry, o) for o in (*success, *failure))
             case CompactionRequest() | AlarmRequest() | DefragmentRequest() | AccessSetRequest():
                 return entry.admin
+            case DocumentRequest(document=document):
+                return _covered(entry, DOCUMENT_PREFIX + document.encode(), b"", write=True)
             case LeaseGrantRequest() | LeaseKeepAliveRequest():
                 return any(grant.write for grant in entry.grants)
             case LeaseRevokeRequest(id=id_):

@@ -18,6 +18,8 @@ from dwcp.wire.operations import (
     DefragmentRequest,
     DefragmentResponse,
     DeleteRangeRequest,
+    DocumentRequest,
+    DocumentResponse,
     Failure,
     HashKVRequest,
     KeyOperation,
@@ -77,6 +79,12 @@ class KeyStore:
         self._transactions = Transactions(self.keys, self._records)
         self.access = AccessTable(self._records)
         self._saved = data
+        self._documents: list[DocumentRequest] = []
+
+    def take_documents(self) -> list[DocumentRequest]:
+        """What was executed for documents since this was last asked; no part of the state."""
+        taken, self._documents = self._documents, []
+        return taken
 
     @property
     def revision(self) -> int:
@@ -150,12 +158,18 @@ class KeyStore:
                 return self._alarm(operation)
             case DefragmentRequest():
                 return DefragmentResponse()
-            case AccessSetRequest():
-                return self.access.set(operation)
-            case AccessGetRequest():
-                return self.access.get(operation)
+            case AccessSetRequest() | AccessGetRequest():
+                return self._execute_access(operation)
+            case DocumentRequest():
+                self._documents.append(operation)
+                return DocumentResponse()
             case _:
                 return self._execute_lease(operation, answer_bytes_max)
+
+    def _execute_access(self, operation: AccessSetRequest | AccessGetRequest) -> Result:
+        if isinstance(operation, AccessSetRequest):
+            return self.access.set(operation)
+        return self.access.get(operation)
 
     def _execute_lease(
         self,
