@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dwcp import errors
@@ -16,7 +17,8 @@ from dwcp.client import Client
 from dwcp.documents import Doc
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.gossip import sign_read_token
-from dwcp.wire.records import EpochRecord, Protocol
+from dwcp.wire.records import EpochRecord, Protocol, scope_of
+from dwcp.wire.switch import AdminSwitch
 from replica.harness import Tasks
 from replica.waiting import until
 
@@ -271,5 +273,42 @@ def test_when_the_log_stands_still_edits_are_gossiped(tmp_path: Path) -> None:
             documents = ann._documents
             assert documents is not None
             assert (documents.by_log, documents.by_gossip) == (0, 1)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("first", ["raft", "pbft"])
+def test_a_switch_of_the_protocol_in_the_middle_loses_nothing(
+    tmp_path: Path, first: Protocol
+) -> None:
+    async def run() -> None:
+        async with (
+            cluster(tmp_path, first) as here,
+            here.client(0) as ann,
+            here.client(1) as bob,
+        ):
+            mine, other = ann.doc("notes"), bob.doc("notes")
+            await asyncio.gather(mine.synced(), other.synced())
+            genesis, then = here.genesis, "pbft" if first == "raft" else "raft"
+            unsigned = AdminSwitch(0, then, genesis.members, bytes(64))  # type: ignore[arg-type]
+            signed = here.tasks.operator.admin.sign(
+                unsigned.signing_bytes(scope_of(genesis, genesis))
+            )
+            order = msgspec.structs.replace(unsigned, sig=signed)
+            for number in range(60):
+                typed(mine, f"a{number} ")
+                typed(other, f"b{number} ")
+                if number == 20:
+                    await here.tasks.operator.post(
+                        here.tasks.places, "orders", msgspec.msgpack.encode(order)
+                    )
+                await asyncio.sleep(0.02)  # people type
+            await asyncio.gather(mine.safe(), other.safe())
+            status = await here.tasks.http.status(here.tasks.places[0])
+            assert (status["epoch"], status["protocol"]) == (1, then)
+            await until(lambda: mine.heads == other.heads, what="both equal")
+            assert len(mine.document.graph) == 120
+            expected = sum(len(f"a{n} ") + len(f"b{n} ") for n in range(60))
+            assert len(str(mine.get("body", "text"))) == expected
 
     asyncio.run(run())
