@@ -156,12 +156,15 @@ def on_entries(core: Core, sender: int, message: Entries) -> None:
                 slots.append(Slot.of(entry))
             except msgspec.DecodeError:
                 return core.refuse(sender, message, "body")
-    core.fetch_since_ms = None  # a bad answer leaves the question open
-    core.fetch_asked.clear()
+    core.fetch_asked.clear()  # a bad answer leaves the question open
+    waited_since_ms, core.fetch_since_ms = core.fetch_since_ms, None
     if slots and votes_for_others(core, slots[0].header.index):
         core.leave_view = True  # first, and durably; what is final is fetched again
         return None
+    before = (core.final, core.low)
     take(core, sender, message, slots)
+    if (core.final, core.low) == before:
+        core.fetch_since_ms = waited_since_ms  # else a liar that claims more is asked without end
     pursue(core)
     return None
 

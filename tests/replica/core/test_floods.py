@@ -132,3 +132,22 @@ def test_questions_are_not_answered_without_a_limit() -> None:
         talk.receive(2, 3, Status(0, 1, active=False, last=0, prepared=0, final=0, stable=0))
         sent += sum(isinstance(m, Entries | NewView) for _, t, m in talk.step() if t == 3)
     assert sent <= 32, f"{sent} large answers at one moment"
+
+
+def test_answers_that_bring_nothing_are_not_asked_for_again_at_once() -> None:
+    """A member claims a stable checkpoint that it does not have, and shows what is known (life
+    43895082): each answer would be the next question's cause."""
+    talk = Conversation(interval=100)
+    for value in range(3):
+        talk.submit(0, "a", str(value))
+        talk.deliver()
+    talk.wait(1500)
+    final = talk.replicas[1].standing().final
+    said = msgspec.structs.replace(talk.replicas[1].standing().peers[3], stable=final)
+    talk.receive(1, 3, said)
+    asked = 0
+    for _ in range(60):
+        for source, target, message in talk.step():
+            asked += source == 1 and isinstance(message, Fetch)
+            talk.receive(target, source, message)
+    assert asked == 1

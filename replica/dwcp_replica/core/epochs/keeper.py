@@ -228,6 +228,7 @@ class Keeper:
         reason = self.line.fault(message)
         if reason is not None:
             return core.refuse(sender, message, reason)
+        sure = self.line.sure
         try:
             new, dropped = self.line.take(message)
         except msgspec.DecodeError:
@@ -237,8 +238,9 @@ class Keeper:
         for slot in new:
             core.persist(EntryRecord(slot.entry))
             core.pool.proposed(slot.requests)
-        self._fetch_ms = None
-        self._fetch_from -= 1  # whoever answered well is asked again
+        if self.line.sure > sure:
+            self._fetch_ms = None
+            self._fetch_from -= 1  # whoever answered well is asked again
         self.pursue(core)
         return None
 
