@@ -1,9 +1,9 @@
 """One cluster, level-triggered: read everything, look, plan, do what is safe now, write status.
 
 Reading everything from the API server costs it some twenty requests, so a round does it only
-when something has happened, and every RESYNC_S. Between, a round asks only the members, with
-what was read last. It never acts on that: a round that has something to do reads everything
-first and plans again.
+when something has happened, and every RESYNC_S, or RESYNC_SETTLED_S where nothing is to be done.
+Between, a round asks only the members, with what was read last. It never acts on that: a round
+that has something to do reads everything first and plans again.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from dwcp_operator.status import cluster_status
 from dwcp_operator.upgrade import Rollout, desired, rollout, upgrade_status
 
 RESYNC_S: Final = 10.0
+RESYNC_SETTLED_S: Final = 60.0
+"""Where nothing is to be done: events tell of most changes, this finds the others."""
 IDLE_S: Final = 1.0
 BUSY_S: Final = 0.25
 PROGRESS_S: Final = 10.0
@@ -79,6 +81,7 @@ class Reconciler:
         self._failed_rounds = 0
         self._steady = Steadiness()
         self._in_doubt = False
+        self._settled = False
         self._troubles: dict[str, int] = {}
         self._told = ""
 
@@ -93,7 +96,8 @@ class Reconciler:
         LeaseLostError.
         """
         began = time.monotonic()
-        full = self._stale or began - self._read_at >= RESYNC_S
+        resync_s = RESYNC_SETTLED_S if self._settled else RESYNC_S
+        full = self._stale or began - self._read_at >= resync_s
         try:
             delay_s = await self._round(full=full)
         except (UnreadableError, KeeperError) as error:
@@ -119,6 +123,7 @@ class Reconciler:
         acts = any(isinstance(step, ACTS) for step in steps)
         if acts and not full:
             return await self._round(full=True)
+        self._settled = not steps
         seen = situation(wanted, observed, steps)
         if full and not wanted.paused:
             await self._executor.round(snapshot, seen, out, _ready_but_faulty(seen))
