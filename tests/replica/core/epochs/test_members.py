@@ -195,3 +195,18 @@ def test_entries_above_a_start_that_is_not_held_wait_for_it() -> None:
     talk.cut.clear()
     talk.wait(2000)
     assert talk.values(3) == talk.values(0)
+
+
+@pytest.mark.parametrize("interval", [2, 100])
+def test_all_may_be_replaced_at_once(interval: int) -> None:
+    """What the newcomers lack of the old epoch only the former members have: they are asked."""
+    talk = served(5, interval=interval)
+    new = [talk.join() for _ in range(4)]
+    talk.order(new)
+    talk.wait(4000)
+    assert [talk.replicas[m].standing().me for m in new] == [0, 1, 2, 3]
+    assert {talk.replicas[m].standing().waiting for m in new} == {False}
+    assert {tuple(talk.values(m)) for m in new} == {tuple(talk.values(0))}
+    talk.submit(new[1], "b", "on")
+    talk.wait(1500)
+    assert all(b"on" in talk.values(m) for m in new)
