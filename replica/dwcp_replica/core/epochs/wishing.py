@@ -52,5 +52,6 @@ class Wishes:
         mine = core.ending.requests.get(core.me)
         if mine is not None and mine.protocol == protocol:
             core.broadcast(mine)
-        elif self.cooldown.allows(core.now_ms):
+        elif not self.cooldown.failures or self.cooldown.allows(core.now_ms):
+            # without a fail-over the cluster's own cool-down was part of the decision
             switching.request(core, protocol)
