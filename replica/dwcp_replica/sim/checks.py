@@ -114,6 +114,14 @@ class Checker:
         elif kind == "commit":
             self._final(host, header.index, hash_, header.epoch)
 
+    def _follow(self, host: Host) -> None:
+        """What is executed may be final by a record that nobody's disk holds yet: it is decided.
+
+        The mute write nothing, and may be the first to execute up to where an epoch starts.
+        """
+        for certified in host.core.certified[len(self._records) - 1 :]:
+            self._begun(host, certified.record, certified.view)
+
     def _begun(self, host: Host, record: EpochRecord, view: int) -> None:
         """An epoch's record is durable: the same for all, decided by a quorum, no final lost."""
         epoch, value = record.epoch, record.hash()
@@ -171,6 +179,7 @@ class Checker:
         self._position[host.me] = (life, index)
         self._reached[host.me] = max(self._reached.get(host.me, 0), index)
         if index not in self.chain:
+            self._follow(host)
             self._final(host, index, hash_, self._epoch_of(index))
             self._once(host, index, outcomes)
         if self.chain.setdefault(index, hash_) != hash_:
