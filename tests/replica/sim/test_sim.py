@@ -42,14 +42,17 @@ def test_fixed_seeds(first: int) -> None:
     assert sum(report.crashes > 0 for report in reports) > 15
 
 
-@pytest.mark.parametrize("seed", [9, 5197, 3439004223, 2592473921, 621630155, 3104582126, 43895082])
+@pytest.mark.parametrize(
+    "seed", [9, 5197, 3439004223, 2592473921, 621630155, 3104582126, 43895082, 4147393888]
+)
 def test_lives_that_once_failed(seed: int) -> None:
     """9, 5197: the state at the stable checkpoint was shown no more, while others waited for it.
     3439004223: a member whose log and state were damaged caught up, and asked for no state.
     2592473921: new members fetched a state of the ended epoch that nobody kept any more.
     621630155: a primary that never saw the new members kept the admin's order back for ever.
     3104582126: a read asked of four members was answered by as many as may lie among seven.
-    43895082: a liar that claimed a checkpoint was asked for it again with every answer, at once."""
+    43895082: a liar that claimed a checkpoint was asked for it again with every answer, at once.
+    4147393888: a mute member executed first what a record made final, and the checker objected."""
     assert simulate(seed).operations == 20
 
 
@@ -143,7 +146,7 @@ def test_members_that_trust_each_other(n: int) -> None:
 
 
 def test_a_two_faced_leader_is_convicted_and_nobody_else() -> None:
-    found = [life_with_liars("two-faced-leader", 4, seed, "raft")[1] for seed in (1, 3, 5)]
+    found = [life_with_liars("two-faced-leader", 4, seed, "raft")[1] for seed in (7, 9, 11)]
     convicted = {
         proof.member
         for life in found
@@ -161,7 +164,7 @@ def test_a_client_names_the_member_that_answers_wrongly() -> None:
 
 
 def test_an_equivocator_is_convicted_and_nobody_else() -> None:
-    found = [life_with_liars("equivocate", 4, seed)[1] for seed in (1, 3, 5)]
+    found = [life_with_liars("equivocate", 4, seed)[1] for seed in (7, 9, 11)]
     convicted = {
         proof.member
         for life in found
