@@ -49,6 +49,8 @@ from dwcp.wire.watch import Filter, Page, Pull, watched
 DEADLINE_MS: Final = 30_000
 CONNECT_S_MAX: Final = 10.0
 CLOSE_S_MAX: Final = 2.0
+TLS_END_S: Final = 0.02
+"""A TLS transport that was closed ends in later rounds of the loop, and tells nobody when."""
 FOLLOW_AGAIN_S: Final = 1.0
 
 _log = logging.getLogger("dwcp")
@@ -206,6 +208,7 @@ class Client(Calls):
                 task.cancel()
             await asyncio.wait(self._tasks)
             await http.close()
+            await asyncio.sleep(TLS_END_S)
             if self._documents is not None:
                 self._documents.close()
 
