@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
-QUICK := -m "not slow and not processes and not kube"
+QUICK := -m "not slow and not processes and not kube and not e2e"
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
@@ -55,10 +55,10 @@ check: lint ## the quick part of the tests, under 90 s
 
 test: lint ## all tests (what CI runs); those on real Kubernetes need root
 	@$(BIN)/pytest -q -n auto $(QUICK)
-	@$(BIN)/pytest -q --durations=15 -m "slow or processes or kube"
+	@$(BIN)/pytest -q --durations=15 -m "(slow or processes or kube) and not e2e"
 
-e2e-all: setup-dev ## every test on real Kubernetes, as root; writes docs/reliability.md
-	@DWCP_RELIABILITY=write PYTHONPATH=tests $(BIN)/pytest -q --durations=15 -m "kube or e2e" tests/kube
+e2e-all: setup-dev ## every test on real Kubernetes, as root, and longer ones on processes; writes docs/reliability.md
+	@DWCP_RELIABILITY=write PYTHONPATH=tests $(BIN)/pytest -q --durations=15 -m "kube or e2e"
 
 long: lint ## larger counts: mutated frames, document histories, new lives (over an hour)
 	@PYTHONPATH=tests $(BIN)/python -m replica.fuzz --frames 100000

@@ -16,7 +16,7 @@ from replica.harness import Http, Operator, Place, Processes
 from replica.proxy import Distance, Proxies
 from replica.waiting import in_loop
 
-pytestmark = [pytest.mark.processes]
+pytestmark = [pytest.mark.processes, pytest.mark.e2e]
 
 MODES = ModePolicy(
     detect=True, measure_ms=400, dwell_ms=800, cooldown_ms=1000, probe_bytes=65_536,
