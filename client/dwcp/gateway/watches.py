@@ -83,6 +83,7 @@ class _Stream:
 
     async def close(self) -> None:
         """End all watches."""
+        await asyncio.sleep(0)  # a task that was cancelled before it began would leave its watch
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -158,6 +159,7 @@ class _Stream:
         told = self._watches.get(number)
         if told is None or told.task is None:
             return
+        await asyncio.sleep(0)  # as in close
         told.task.cancel()
         await asyncio.wait([told.task])
         header = self._desk.header(self._desk.newest)
