@@ -95,10 +95,13 @@ class Two:
 
 
 def test_a_round_tells_how_far_and_how_wide() -> None:
-    link = Two().measure()
-    assert link.rtt_us is not None
-    assert link.rtt_us < 1_000_000
-    assert link.rate_bps is not None, "the link is short, so that it was probed"
+    links_seen = [Two().measure() for _ in range(20)]
+    for link in links_seen:
+        assert link.rtt_us is not None
+        assert link.rtt_us < 1_000_000
+    # a probe that was answered sooner than the ping before it tells nothing: a busy machine
+    rates = [link.rate_bps for link in links_seen if link.rate_bps is not None]
+    assert rates, "the link is short, so that it was probed"
 
 
 @pytest.mark.parametrize("pace", [Pace(probe_bytes=0), Pace(probe_below_us=0)])

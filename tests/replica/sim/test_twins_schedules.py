@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dwcp.wire.signing import Signer
 from dwcp_replica.sim.liar import Liar
 from dwcp_replica.sim.memo import hashes_remembered
@@ -68,6 +70,7 @@ class Scheduled(Simulation):
         self.end_well()
 
 
+@pytest.mark.slow
 def test_independent_schedules_of_twins(conformance: Path) -> None:
     cases = (conformance / "bft_twins" / "scenarios.jsonl").read_text().splitlines()
     convicted = moved = 0
