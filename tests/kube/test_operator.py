@@ -42,9 +42,7 @@ def holder(sandbox: Sandbox) -> str:
 def delete_and_wait(cluster: Cluster, member: str) -> None:
     """The operator works when it makes a deleted pod anew."""
     uid = cluster.pods()[member]["metadata"]["uid"]
-    # kubectl waits for the kubelet, which after an outage may not look at its API server again for
-    # a minute (its watch backs off to 30 s, and as much again by jitter)
-    cluster.sandbox.kubectl("delete", "pod", member, cluster.where, timeout_s=180)
+    cluster.sandbox.kubectl("delete", "pod", member, cluster.where, timeout_s=60)
 
     def missing() -> str:
         pod = cluster.pods().get(member)

@@ -126,6 +126,7 @@ def _start(sandbox: Sandbox, wanted: record.Record, images: Sequence[Path]) -> N
         pki.create(layout, nodes)
         storage.make_directories(nodes, wanted.volumes)
         cgroups.create(_control_group(sandbox))
+    outage = _stop_watchers(sandbox, nodes)
     with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
         runtimes = [pool.submit(_start_runtime, sandbox, n, images) for n in nodes]
         with step("API server"):
@@ -142,10 +143,27 @@ def _start(sandbox: Sandbox, wanted: record.Record, images: Sequence[Path]) -> N
         sandbox.apply(dns.manifest(min(DNS_REPLICAS_MAX, wanted.nodes)))
     with step(f"{wanted.nodes} nodes Ready"):
         wait_until(lambda: _nodes_missing(sandbox, nodes), timeout_s=READY_TIMEOUT_S)
+    if outage:
+        sandbox.kubectl("delete", "pod", f"--selector={dns.SELECTOR}", f"-n={dns.NAMESPACE}")
     with step("cluster DNS answers"):
         wait_until(lambda: _dns_missing(sandbox), timeout_s=READY_TIMEOUT_S)
     with step("cluster DNS learns new names"):
         _wait_for_news(sandbox)
+
+
+def _stop_watchers(sandbox: Sandbox, nodes: list[Node]) -> bool:
+    """Whether the API server was away: then what watched it ends, to be started anew.
+
+    Its clients wait ever longer before they watch again, and go by what they knew: a node would
+    stay NotReady and a new name unknown for two minutes. A fresh kubelet stops no pod.
+    """
+    alive = sandbox.processes.alive
+    watchers = [*control_plane.ORDER[2:], *(node.process_names(n)[1] for n in nodes)]
+    outage = not alive("kube-apiserver") and any(alive(name) for name in watchers)
+    if outage:
+        for name in watchers:
+            sandbox.processes.stop(name, grace_s=2.0)
+    return outage
 
 
 def _control_group(sandbox: Sandbox) -> str:
@@ -184,8 +202,7 @@ def _nodes_missing(sandbox: Sandbox, nodes: list[Node]) -> str:
 def _wait_for_news(sandbox: Sandbox) -> None:
     """Until cluster DNS knows a Service made now.
 
-    While the API server was away CoreDNS waits ever longer before it watches again, and answers
-    from what it knew: names made meanwhile would be missing for up to a minute.
+    CoreDNS answers from what it knew until its watch has begun.
     """
     name = f"dns-probe-{secrets.token_hex(4)}"
     sandbox.apply(dns.probe(name))

@@ -16,6 +16,7 @@ from sandbox.shell import SandboxError
 IMAGE = f"localhost/sandbox/coredns:{COREDNS}"
 NAMESPACE = "kube-system"
 LABELS = {"k8s-app": "kube-dns"}
+SELECTOR = ",".join(f"{label}={value}" for label, value in LABELS.items())
 PORT = 1053  # not 53: CoreDNS runs without any right
 READY_PORT = 8181
 

@@ -105,6 +105,9 @@ def kubelet_config(layout: Layout, node: Node) -> dict[str, object]:
         "volumePluginDir": str(node.root / "volume-plugins"),
         "nodeStatusUpdateFrequency": "4s",
         "nodeLeaseDurationSeconds": 12,
+        # Tests kill the same container again and again; nobody needs to wait minutes for that.
+        "featureGates": {"KubeletCrashLoopBackOffMax": True},
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "4s"},
         # Images are brought in by hand, so none may be collected; a full disk is the machine's.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%"},
