@@ -263,6 +263,12 @@ def _spec_rules() -> Iterator[Schema]:
         "replicas",
         [n for n in counts if rules.replicas_problem(n) is None],
         [(n, problem) for n in counts if (problem := rules.replicas_problem(n)) is not None],
+        # No maximum in the schema: the API server's own words would not say what to write.
+        otherwise=(
+            f"self.replicas > {rules.REPLICAS_MAX} "
+            f"? 'spec.replicas {rules.replicas_problem(rules.REPLICAS_MAX + 1)}' "
+            f": 'spec.replicas {rules.replicas_problem(0)}'"
+        ),
     )
     yield _allowed(
         "trust",
@@ -326,10 +332,17 @@ def _literal(value: str | int) -> str:
     return str(value) if isinstance(value, int) else f"'{value}'"
 
 
-def _allowed(field: str, allowed: list[Any], refused: list[tuple[Any, str]]) -> Schema:
-    """Only `allowed` values, with the sentence of each refused one as a literal ternary."""
-    first, *others = refused
-    message = f"'spec.{field}={first[0]} {first[1]}'"
+def _allowed(
+    field: str, allowed: list[Any], refused: list[tuple[Any, str]], otherwise: str = ""
+) -> Schema:
+    """Only `allowed` values, with the sentence of each refused one as a literal ternary.
+
+    `otherwise` is the expression for values outside both lists; without it there are none.
+    """
+    if otherwise:
+        message, others = otherwise, refused
+    else:
+        message, others = "'spec.{}={} {}'".format(field, *refused[0]), refused[1:]
     for value, problem in others:
         sentence = f"'spec.{field}={value} {problem}'"
         message = f"self.{field} == {_literal(value)} ? {sentence} : {message}"

@@ -146,7 +146,7 @@ class ClusterSpec(Model):
     replicas: Annotated[
         int,
         AfterValidator(_replicas),
-        Field(json_schema_extra={"format": "int32", "minimum": 1, "maximum": rules.REPLICAS_MAX}),
+        Field(json_schema_extra={"format": "int32"}),
     ] = 4
     """Number of members: 3f+1, which stays correct while f of them lie and available while f of
     them are down. 4 tolerates 1, 7 tolerates 2, 10 tolerates 3."""

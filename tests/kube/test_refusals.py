@@ -30,6 +30,7 @@ ADOPT = {
     ("spec", "sentence"),
     [
         ({"replicas": 5}, "spec.replicas=5 is not 3f+1: use 4 or 7"),
+        ({"replicas": 0}, "spec.replicas is not 3f+1: use 4 or 7"),
         ({"replicas": 3}, "spec.replicas=3 is not 3f+1: use 4 or 7"),
         ({"trust": "Crash"}, "spec.trust=Crash is not yet supported: use Byzantine"),
         ({"requestTimeout": "61s"}, "out of range: use 100ms to 60s"),

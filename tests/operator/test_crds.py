@@ -83,6 +83,11 @@ def test_each_refused_count_has_its_literal_sentence() -> None:
         in (rule["messageExpression"])
     )
     assert "string(" not in rule["messageExpression"], "string() costs more than is allowed"
+    assert (
+        f"self.replicas > {rules.REPLICAS_MAX} ? 'spec.replicas is more than the"
+        in (rule["messageExpression"])
+    )
+    assert {"minimum", "maximum"}.isdisjoint(spec_schema()["properties"]["replicas"])
     for n in range(1, rules.REPLICAS_MAX + 1):
         refused = f"'spec.replicas={n} " in rule["messageExpression"]
         assert refused == (rules.replicas_problem(n) is not None)
