@@ -55,7 +55,8 @@ check: lint ## the quick part of the tests, under 90 s
 
 test: lint ## all tests (what CI runs); those on real Kubernetes need root
 	@$(BIN)/pytest -q -n auto $(QUICK)
-	@$(BIN)/pytest -q --durations=15 -m "(slow or processes or kube) and not e2e"
+	@$(BIN)/pytest -q -n auto --durations=15 -m "slow and not processes and not kube and not e2e"
+	@$(BIN)/pytest -q --durations=15 -m "(processes or kube) and not e2e"
 
 e2e-all: setup-dev ## every test on real Kubernetes, as root, and longer ones on processes; writes docs/reliability.md
 	@DWCP_RELIABILITY=write PYTHONPATH=tests $(BIN)/pytest -q --durations=15 -m "kube or e2e"

@@ -99,7 +99,7 @@ def test_a_campaign_ends_with_its_time() -> None:
 
 def test_a_campaign_that_finds_something_says_how_to_repeat_it() -> None:
     with planted(PLANTED["commit-without-cc"]):
-        result = run("campaign", "--seconds", "0.2", "--seed", "1", "-o", "json")
+        result = run("campaign", "--seconds", "0.1", "--seed", "5", "-o", "json")  # its first life
         again = run(*replay_line(result))
     assert result.exit_code == again.exit_code == 1
     summary = json.loads(result.stdout)

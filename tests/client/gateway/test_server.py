@@ -334,6 +334,7 @@ async def answer(caller: Caller, step: Found) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CASES_HERE, reason="../shared/conformance/etcd_semantics is absent")
 def test_what_etcd_answers(capsys: pytest.CaptureFixture[str]) -> None:
     """Every case in a cluster of its own prefix would see others' revisions: so one store each."""

@@ -283,6 +283,7 @@ async def test_a_volume_that_still_grows_is_waited_for() -> None:
 # --- interruptions -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @in_loop
 async def test_killed_after_any_write_of_a_change_another_operator_ends_it() -> None:
     """A roll is cut off before each of its writes; what is left is taken up as it stands."""

@@ -122,6 +122,7 @@ async def test_a_restarted_operator_touches_no_pod_key_or_volume() -> None:
         assert not [w for w in later if any(part in w for part in kept)]
 
 
+@pytest.mark.slow
 @in_loop
 async def test_killed_after_any_write_it_ends_at_the_same_place_with_the_same_keys() -> None:
     async with serving() as (server, api), aiohttp.ClientSession() as http:

@@ -9,6 +9,8 @@ import os
 from random import Random
 from typing import get_args
 
+import pytest
+
 from dwcp.wire.peer import PeerMessage
 from dwcp_replica.core.effects import MessageRefused, Received
 from dwcp_replica.core.replica import Replica
@@ -35,6 +37,7 @@ FOLLOWED = {"Records", "Panics", "SwitchProof"}
 """Who has followed them looks at them no further: tests/replica/core/epochs forges them."""
 
 
+@pytest.mark.slow
 def test_mutated_frames_change_nothing() -> None:
     """At every moment of several lives, and the lives go on unharmed."""
     print(f"replay: DWCP_FUZZ_SEED={SEED} DWCP_FUZZ_FRAMES={FRAMES} pytest {__name__}")

@@ -37,6 +37,7 @@ def test_so_many_delays_where_every_link_is_equal(n: int) -> None:
     assert measured == {ORDERED: 5 * 40, ORDERED_BESIDE_FAST: 5 * 40, FAST_READ: 2 * 40}
 
 
+@pytest.mark.slow
 def test_no_message_waits_for_another_without_need(found: list[Row]) -> None:
     """Over links of different lengths too: what the fastest quorums allow, and no less."""
     expected = {(n, client) for n in SIZES for client in (EQUAL, *REGIONS)}
@@ -44,6 +45,7 @@ def test_no_message_waits_for_another_without_need(found: list[Row]) -> None:
     assert all(row.measured_ms == row.floor_ms for row in found)
 
 
+@pytest.mark.slow
 def test_the_page_and_the_picture_are_those_of_today(found: list[Row]) -> None:
     """Write them anew: dwcp sim latency --write docs."""
     assert between((DOCS / "latency.md").read_text(), "latency").strip() == table(found)

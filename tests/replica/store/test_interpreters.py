@@ -117,6 +117,7 @@ def _is_able(python: str, libraries: tuple[str, ...]) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.slow
 def test_digest_does_not_depend_on_the_interpreter(tell: Callable[[str], None]) -> None:
     """Every other Python that has our libraries or can use those of this one; DWCP_PYTHONS names
     more. Without any, the ways above are what is checked."""
