@@ -100,7 +100,6 @@ def test_a_member_that_lost_its_volume_comes_back_as_another(cluster: Local) -> 
     assert "v" in cluster.ok("get", "k").split()
 
 
-@pytest.mark.e2e
 def test_four_become_seven_and_four_again_under_load(cluster: Local) -> None:
     first = names(cluster)
     with loaded(cluster):

@@ -106,6 +106,24 @@ def test_a_campaign_that_finds_something_says_how_to_repeat_it() -> None:
     assert summary["violations"] == len(summary["failures"]) > 0
 
 
+def test_short_lives_have_one_fault_and_are_repeated_alike() -> None:
+    result = run("campaign", "--seconds", "0.1", "--seed", "20", "--short", "-o", "json")
+    summary = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (
+        summary["with_crash_or_view_change"] == summary["runs"] == sum(summary["by_fault"].values())
+    )
+    assert summary["by_liar"] == {}
+    with planted(PLANTED["skipped-fsync"]):
+        result = run("campaign", "--seconds", "1", "--seed", "20", "--short", "-o", "json")
+        assert result.exit_code == 1
+        assert "--replicas 4 --protocol pbft --faults 0 --liars none" in result.stderr
+        assert run(*replay_line(result)).exit_code == 1
+    refused = run("campaign", "--short", "--replicas", "7")
+    assert refused.exit_code == 2
+    assert "fixes the rest" in refused.stderr
+
+
 def test_planted_bugs_are_listed_with_how_they_were_caught(tmp_path: Path) -> None:
     result = run("planted", "--only", "quorum-2f", "--only", "skipped-fsync", "-o", "json")
     assert result.exit_code == 0

@@ -167,6 +167,7 @@ def _sentence(summary: dict[str, object]) -> str:
 @click.option("--operations", default=20, show_default=True, help="Client operations in a life.")
 @click.option("--write", type=click.Path(path_type=Path), help="Put the summary into this page.")
 @click.option("--protocol", type=PROTOCOL, help="Of the epoch (default: by the seed).")
+@click.option("--short", is_flag=True, help="4 members, one crash or silent primary, no liars.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
 def campaign(
     seconds: float,
@@ -175,9 +176,12 @@ def campaign(
     operations: int,
     write: Path | None,
     protocol: Protocol | None,
+    short: bool,
     output: str,
 ) -> None:
     """Live one life after the other until the time is over."""
+    if short and (write or replicas or protocol or operations != 20):
+        raise click.UsageError("--short fixes the rest of a life: give only --seconds and --seed")
     from dwcp_replica.sim.campaign import campaign as run
     from dwcp_replica.sim.campaign import write_summary
 
@@ -189,9 +193,10 @@ def campaign(
         click.echo(f"seed {found.seed}: {found.what}", err=True)
         click.echo(f"replay: {found.replay}", err=True)
 
-    summary = run(
-        first, lambda _: time.monotonic() - began_s >= seconds, failed, n, operations, protocol
-    )
+    def enough(_: int) -> bool:
+        return time.monotonic() - began_s >= seconds
+
+    summary = run(first, enough, failed, n, operations, protocol, brief=short)
     spent_s = time.monotonic() - began_s
     shown = asdict(summary) | {
         "seconds": round(spent_s, 1),

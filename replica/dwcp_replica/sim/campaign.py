@@ -11,7 +11,7 @@ from dwcp_replica.sim.checks import Violation
 from dwcp_replica.sim.host import BROKEN
 from dwcp_replica.sim.page import rewritten
 from dwcp_replica.sim.run import Report, Simulation
-from dwcp_replica.sim.scenario import Scenario, derive
+from dwcp_replica.sim.scenario import Scenario, derive, short
 
 FAILURES: Final = (Violation, *BROKEN)
 """How a life fails: a check, an invariant of the engine, or code that does not work."""
@@ -97,12 +97,19 @@ def campaign(
     n: int | None = None,
     operations: int = 20,
     protocol: Protocol | None = None,
+    *,
+    brief: bool = False,
 ) -> Summary:
-    """Live from `first_seed` on until `enough` (asked with the lives so far) says so."""
+    """Live from `first_seed` on until `enough` (asked with the lives so far) says so.
+
+    `brief` lives are those of `scenario.short`, whatever else is asked for.
+    """
+    if brief:
+        n, operations, protocol = 4, 20, "pbft"
     summary = Summary(first_seed)
     while not enough(summary.runs):
         seed = first_seed + summary.runs
-        scenario = derive(seed, n, operations, protocol)
+        scenario = short(seed) if brief else derive(seed, n, operations, protocol)
         summary.begin(scenario)
         result = attempt(scenario)
         if isinstance(result, Report):

@@ -6,7 +6,7 @@ what makes a failure shrink (shrink.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -224,6 +224,12 @@ def derive(
         protocol=protocol,
         trust=trust,
     )
+
+
+def short(seed: int) -> Scenario:
+    """A short life: 4 members that run PBFT, one crash or one silent primary, nothing else."""
+    scenario = derive(seed, 4, protocol="pbft")
+    return replace(scenario, liars={}, faults=scenario.faults[:1])
 
 
 def _liars(
