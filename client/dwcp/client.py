@@ -94,7 +94,8 @@ class Client(Calls):
         self._connections = [self._connection(n) for n in range(self._core.checker.n)]
         self._talks: dict[int, asyncio.Task[None]] = {}
         self._unknown_epoch = asyncio.Event()
-        self._watches = Watches(genesis, verifier, self._send_pull, self._newest, self._on_lie)
+        checker = self._core.checker
+        self._watches = Watches(checker, self._send_pull, self._newest, self._on_lie)
         self._key = key
         self._document_file, self._via = document_file, None if via is None else frozenset(via)
         self._documents: Documents | None = None
@@ -461,12 +462,15 @@ class Client(Calls):
 
     def _learn(self, records: tuple[CertifiedRecord, ...]) -> None:
         """Take records that verify; connect to the members that they name."""
+        before = self._core.checker.epoch
         fault = self._core.learn(records, _now_ms())
         if fault is not None:
             _log.warning("epoch records were refused: %s", fault)
         for number in range(len(self._connections), self._core.checker.n):
             self._connections.append(self._connection(number))
         self._connect()
+        if self._core.checker.epoch > before:
+            self._watches.entered()
         if self._documents is not None:
             self._documents.grow()
         self._wake.set()
@@ -487,6 +491,6 @@ class Client(Calls):
                 self._watches.received(member, message)
             case _:
                 self._core.received(member, message, _now_ms())
-                if self._core.checker.wants_records:
-                    self._unknown_epoch.set()
                 self._wake.set()
+        if self._core.checker.wants_records:
+            self._unknown_epoch.set()

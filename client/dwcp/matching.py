@@ -51,6 +51,7 @@ from dwcp.wire.query import QueryReply, query_reply_signing_bytes
 from dwcp.wire.quorum import liars, quorum
 from dwcp.wire.records import EpochRecord, Member, scope_of
 from dwcp.wire.signing import Verifier
+from dwcp.wire.watch import Page, page_signing_bytes
 
 ReplicaMessage = Reply | Committed | QueryReply | Busy | Rejected
 """What a replica sends to a client."""
@@ -212,9 +213,12 @@ class ReplyChecker:
         return record
 
     def refuse(
-        self, member: int, said: ReplicaMessage, envelope_sig: bytes
+        self, member: int, said: ReplicaMessage | Page, envelope_sig: bytes
     ) -> RefusedReason | None:
-        """Why this does not count as the member's word on an envelope; None when it does."""
+        """Why this does not count as the member's word; None when it does.
+
+        `envelope_sig` is the signature on what was asked; a refusal is bound to it.
+        """
         record = self.records.record(said.epoch)
         if record is None:
             self.unknown_epoch = max(self.unknown_epoch, said.epoch)
@@ -231,6 +235,8 @@ class ReplyChecker:
                 return self.refuse(member, said.reply, envelope_sig)
             case QueryReply():
                 message = query_reply_signing_bytes(scope, said)
+            case Page():
+                message = page_signing_bytes(scope, said)
             case Busy() | Rejected():
                 message = refusal_signing_bytes(scope, said, envelope_sig)
         if not self._verifier.verify(identity, message, said.sig):

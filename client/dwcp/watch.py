@@ -16,10 +16,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from dwcp import errors
+from dwcp.matching import ReplyChecker
 from dwcp.watching import Cancelled, Delivery, Denied, WatchCore, WatchOutput
 from dwcp.wire.envelope import Busy, Rejected
-from dwcp.wire.records import EpochRecord
-from dwcp.wire.signing import Verifier
 from dwcp.wire.watch import Filter, Page, Pull, WatchEvent
 
 EVENTS_WAITING_MAX: Final = 1000
@@ -127,13 +126,12 @@ class Watches:
 
     def __init__(
         self,
-        genesis: EpochRecord,
-        verifier: Verifier,
+        checker: ReplyChecker,
         send: Callable[[int, Pull], None],
         newest: Callable[[], Awaitable[int]],
         on_lie: Callable[[int, str], None],
     ) -> None:
-        self.core = WatchCore(genesis, verifier)
+        self.core = WatchCore(checker)
         self.newest = newest
         self._send = send
         self._on_lie = on_lie
@@ -175,6 +173,11 @@ class Watches:
             self.core.connected(member)
         else:
             self.core.disconnected(member)
+        self._obey(self.core.poll())
+
+    def entered(self) -> None:
+        """The client has verified another epoch record."""
+        self.core.entered()
         self._obey(self.core.poll())
 
     def received(self, member: int, message: Page | Busy | Rejected) -> None:

@@ -10,6 +10,11 @@ At least one honest member is among them, and it has executed what it tells. At 
 members delay nothing; a member that tells otherwise than f+1 others, over its signature, has lied
 and is not asked again. A member that comes back is pulled from where the watch stands.
 
+Members and f are those of the newest epoch record that the client has verified. When the next one
+is, the watch goes on with its members: what those who stay told still counts, since epochs share
+one history; what those who left told does not, and all are asked anew, because what they said of
+an epoch that was not known yet was dropped.
+
 A member is pulled on while little of what it told waits for the others, and while the consumer
 takes what was delivered: so a watch holds a bounded part of the history.
 
@@ -26,8 +31,7 @@ import msgspec
 
 from dwcp.matching import ReplyChecker
 from dwcp.wire.envelope import Busy, Rejected
-from dwcp.wire.records import EpochRecord, scope_of
-from dwcp.wire.signing import SIGNATURE_BYTES, Verifier
+from dwcp.wire.signing import SIGNATURE_BYTES
 from dwcp.wire.watch import (
     LAST,
     Filter,
@@ -37,7 +41,6 @@ from dwcp.wire.watch import (
     WatchEvent,
     decode_events,
     encode_events,
-    page_signing_bytes,
 )
 
 AHEAD_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -130,18 +133,13 @@ class _Watch:
 
 
 class WatchCore:
-    """All watches of one client."""
+    """All watches of one client, whose `checker` follows the epochs."""
 
-    def __init__(self, genesis: EpochRecord, verifier: Verifier) -> None:
+    def __init__(self, checker: ReplyChecker) -> None:
         self.lies: dict[int, str] = {}
         """What members that lied did, by number."""
         self.refused: Counter[str] = Counter()
-        self._checker = ReplyChecker(genesis, verifier)
-        self._identities = tuple(member.identity for member in genesis.members)
-        self._scope = scope_of(genesis, genesis)
-        self._epoch = genesis.epoch
-        self._verifier = verifier
-        self._needed = self._checker.f + 1
+        self._checker = checker
         self._connected: set[int] = set()
         self._watches: dict[int, _Watch] = {}
         self._asked: dict[tuple[int, bytes], _Watch] = {}
@@ -162,8 +160,7 @@ class WatchCore:
         """Watch from a revision on (1 or more); the watch's number."""
         assert start_revision >= 1, "revisions start at 1"
         delivered = start_revision - 1
-        members = range(len(self._identities))
-        claims = {member: _Claims((delivered, LAST)) for member in members}
+        claims = {member: _Claims((delivered, LAST)) for member in self._checker.current}
         watch = _Watch(self._next, key, range_end, filters, prev_kv, delivered, claims)
         self._next += 1
         self._watches[watch.number] = watch
@@ -194,8 +191,25 @@ class WatchCore:
             self._forget(member, watch.claims[member])
             self._pull(watch, member, prompt=True)
 
+    def entered(self) -> None:
+        """The checker has verified another epoch record: go on with the members that it names."""
+        members = frozenset(self._checker.current)
+        self._connected &= members
+        for watch in list(self._watches.values()):
+            for member in watch.claims.keys() - members:
+                self._forget(member, watch.claims.pop(member))
+            for member in members - watch.claims.keys():
+                watch.claims[member] = _Claims((watch.delivered, LAST))
+            for member in self._connected:
+                self._forget(member, watch.claims[member])
+            if watch.heard is not None:
+                self.hurry(watch.number)
+            self._go_on(watch)
+
     def connected(self, member: int) -> None:
         """A member can be asked: every watch goes on with it from where the watch stands."""
+        if member not in self._checker.current:
+            return
         self._connected.add(member)
         for watch in self._watches.values():
             claims = watch.claims[member]
@@ -210,7 +224,8 @@ class WatchCore:
         """A member can not be asked; what it told still counts."""
         self._connected.discard(member)
         for watch in self._watches.values():
-            self._forget(member, watch.claims[member])
+            if (claims := watch.claims.get(member)) is not None:
+                self._forget(member, claims)
 
     def retry(self) -> None:
         """Ask again whoever was busy."""
@@ -226,7 +241,7 @@ class WatchCore:
         watch = self._asked.get((member, message.request))
         if watch is None:
             self.refused["unknown-request"] += 1
-        elif (reason := self._refuse(member, message)) is not None:
+        elif (reason := self._checker.refuse(member, message, bytes(SIGNATURE_BYTES))) is not None:
             self.refused[reason] += 1
         elif isinstance(message, Busy):
             self._forget(member, watch.claims[member])
@@ -238,16 +253,24 @@ class WatchCore:
             if claims.prompt and watch.heard is not None:
                 watch.heard.add(member)
             self._take(watch, member, claims, message)
-            self._decide(watch)
-            if watch.number in self._watches:
-                self._pull_all(watch)
+            self._go_on(watch)
 
     def poll(self) -> WatchOutput:
         """Hand over all output."""
         out, self._out = self._out, WatchOutput()
         return out
 
+    @property
+    def _needed(self) -> int:
+        return self._checker.f + 1
+
     # --- asking ------------------------------------------------------------------------------
+
+    def _go_on(self, watch: _Watch) -> None:
+        """Deliver what can be, and ask for more."""
+        self._decide(watch)
+        if watch.number in self._watches:
+            self._pull_all(watch)
 
     def _pull_all(self, watch: _Watch) -> None:
         for member in sorted(self._connected):
@@ -282,18 +305,6 @@ class WatchCore:
             claims.asked = None
 
     # --- believing ---------------------------------------------------------------------------
-
-    def _refuse(self, member: int, page: Page | Busy | Rejected) -> str | None:
-        if not isinstance(page, Page):
-            return self._checker.refuse(member, page, bytes(SIGNATURE_BYTES))
-        if page.member != member:
-            return "another-member"
-        if page.epoch != self._epoch:
-            return "another-epoch"
-        signed = page_signing_bytes(self._scope, page)
-        if not self._verifier.verify(self._identities[member], signed, page.sig):
-            return "signature"
-        return None
 
     def _deny(self, watch: _Watch, member: int, message: Rejected) -> None:
         """A watch is over when f+1 members refuse it: one of them is honest."""
@@ -396,8 +407,7 @@ class WatchCore:
             return
         self.lies[member] = what
         self._out.liars.append((member, what))
-        for watch in self._watches.values():
-            self._forget(member, watch.claims[member])
+        self.disconnected(member)
 
 
 def _fault(

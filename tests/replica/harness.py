@@ -345,10 +345,17 @@ class Operator:
         code, answer, _ = await self._http.call("PUT", url, body, DWCP_Token_MAC=mac)
         return code, answer
 
-    def order(self, records: RecordChain, members: Sequence[Member]) -> bytes:
-        """The admin's order that the present record be followed by one with these members."""
+    def order(
+        self, records: RecordChain, members: Sequence[Member], force: Protocol | None = None
+    ) -> bytes:
+        """The admin's order that the present record be followed by one with these members.
+
+        With `force` the protocol too changes, and is held.
+        """
         record = records.current
         unsigned = AdminSwitch(record.epoch, record.protocol, tuple(members), bytes(64))
+        if force is not None:
+            unsigned = msgspec.structs.replace(unsigned, protocol=force, hold="force")
         sig = self.admin.sign(unsigned.signing_bytes(scope_of(records.genesis, record)))
         return msgspec.msgpack.encode(msgspec.structs.replace(unsigned, sig=sig))
 

@@ -21,7 +21,7 @@ from client.test_reads import Asking
 from client.world import World
 from dwcp.connection import ClientHello, Incoming, ServerHello, client_hello
 from dwcp.identity import Ed25519Verifier
-from dwcp.matching import ReplicaMessage, content_of
+from dwcp.matching import ReplicaMessage, ReplyChecker, content_of
 from dwcp.watching import WatchCore, WatchOutput
 from dwcp.wire.committed import Committed
 from dwcp.wire.decoding import decoder_of
@@ -482,7 +482,7 @@ class WatchAnswers:
 
     def __init__(self) -> None:
         members = MEMBERS
-        self._core = WatchCore(members.genesis, members.verifier)
+        self._core = WatchCore(ReplyChecker(members.genesis, members.verifier))
         for member in range(4):
             self._core.connected(member)
         self._core.add(b"k", b"", 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from dwcp import Client
 from dwcp.epochs import Invitation, sign_anchor
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.records import Member
 from replica.harness import Http, Place, RawClient, Tasks
-from replica.waiting import in_loop
+from replica.waiting import in_loop, until
 
 
 async def reach(http: Http, places: Sequence[Place], epoch: int) -> None:
@@ -105,6 +108,68 @@ async def test_four_become_seven_and_four_again(tmp_path: Path) -> None:
         client.agreed(await http.post_all(left, client.put(b"k", b"3")))
         for one in gone:
             await http.eventually(lambda p=one: is_removed(http, p), what=f"{one.name} is out")
+
+
+@asynccontextmanager
+async def counting(client: Client) -> AsyncIterator[list[int]]:
+    """Write 1, 2, 3, ... to the key k, one after the other; the list has the last one written."""
+    written = [0]
+
+    async def count() -> None:
+        while True:
+            await client.put("k", str(written[0] + 1))
+            written[0] += 1
+
+    task = asyncio.create_task(count())
+    try:
+        yield written
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@in_loop
+async def test_a_watch_outlives_its_members_and_protocols(tmp_path: Path) -> None:
+    """Raft and back, then every member but one replaced: nothing is missed or told twice."""
+    async with Tasks(tmp_path) as cluster:
+        raw = await cluster.bootstrap()
+        http, places, operator = cluster.http, list(cluster.places), cluster.operator
+        genesis = cluster.genesis.record
+        async with (
+            Client.connect(genesis, cluster.client) as client,
+            client.watch("k", start_revision=2) as watch,
+        ):
+            async with counting(client) as written:
+                for protocol in ("raft", "pbft"):
+                    await until(lambda at=written[0]: written[0] > at + 5, what="it goes on")
+                    order = operator.order(raw.records, raw.records.current.members, protocol)
+                    await operator.post(places, "orders", order)
+                    epoch = raw.records.current.epoch + 1
+                    await reach(http, places, epoch)
+                    assert await raw.follow(http, places[0]) == epoch
+                    assert raw.records.current.protocol == protocol
+                for _ in range(3):
+                    place, member = await cluster.invite(raw.records)
+                    members = (*raw.records.current.members[1:], member)
+                    order = operator.order(raw.records, members)
+                    await operator.post(places, "learners", order)
+                    await catch_up(http, place, written[0])
+                    order = operator.order(raw.records, members)
+                    await operator.post(places, "orders", order)
+                    epoch = raw.records.current.epoch + 1
+                    gone, places = places[0], [*places[1:], place]
+                    await reach(http, places, epoch)
+                    assert await raw.follow(http, place) == epoch
+                    await http.eventually(lambda p=gone: is_removed(http, p), what="it is out")
+                at = written[0]
+                await until(lambda: written[0] > at + 5, what="it goes on")
+            total = written[0]
+            async with asyncio.timeout(20):
+                seen = [int((await anext(watch)).events[0].kv.value) for _ in range(total)]
+            assert seen == list(range(1, total + 1))
+            assert set(client.connected) == {place.name for place in places}
+            assert not client.liars
 
 
 @pytest.mark.parametrize("case", ["mac", "garbage", "unsigned", "anchor", "name"])

@@ -245,8 +245,10 @@ class Admission:
         return self._rejected(request, bytes(SIGNATURE_BYTES), "permission", message)
 
     def _page(self, request: bytes, seen: Seen, events: bytes) -> Page:
-        epoch, unsigned = self._engine.standing.epoch, bytes(SIGNATURE_BYTES)
-        page = Page(request, seen.upto, events, seen.compact_revision, epoch, self.me, unsigned)
+        unsigned = bytes(SIGNATURE_BYTES)
+        page = Page(
+            request, seen.upto, events, seen.compact_revision, self._epoch, self.me, unsigned
+        )
         sig = self._signer.sign(page_signing_bytes(self._scope, page))
         return msgspec.structs.replace(page, sig=sig)
 
