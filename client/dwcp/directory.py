@@ -11,9 +11,10 @@ from typing import Final
 import msgspec
 
 from dwcp import errors
+from dwcp.epochs import read_records
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
-from dwcp.wire.epochs import CertifiedRecord, Records
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
 
 CLIENT_KEY_FILE: Final = "client.key"
@@ -22,7 +23,6 @@ AUTHORITY_FILE: Final = "ca.crt"
 DOCUMENTS_FILE: Final = "documents.db"
 EPOCHS_FILE: Final = "epochs.msgpack"
 
-_decode_records: Callable[[bytes], Records] = decoder_of(Records)
 _decode_genesis: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 
 
@@ -46,7 +46,7 @@ def read_directory(directory: Path) -> Found:
         genesis = _decode_genesis(data)
         authority = _authority(directory / AUTHORITY_FILE)
         epochs = directory / EPOCHS_FILE
-        records = _decode_records(epochs.read_bytes()).records if epochs.exists() else ()
+        records = read_records(epochs.read_bytes()) if epochs.exists() else ()
     except (FileNotFoundError, NotADirectoryError):
         raise errors.BadCluster(
             f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "

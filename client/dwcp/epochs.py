@@ -11,11 +11,12 @@ Pure: no clock, no randomness, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from dwcp.wire.decoding import decoder_of
 from dwcp.wire.epochs import CertifiedRecord, slot_signing_bytes
 from dwcp.wire.quorum import quorum
 from dwcp.wire.records import EpochRecord, SignedGenesis, scope_of
@@ -50,6 +51,25 @@ class Invitation(Struct, frozen=True):
     genesis: SignedGenesis
     records: tuple[CertifiedRecord, ...] = ()
     anchor: Anchor | None = None
+
+
+class RecordsFile(Struct, frozen=True, array_like=True, tag="records"):
+    """The records after genesis as a file keeps them; a wire message holds some of them only."""
+
+    records: tuple[CertifiedRecord, ...] = ()
+
+
+_decode_file: Callable[[bytes], RecordsFile] = decoder_of(RecordsFile)
+
+
+def records_file(certified: Iterable[CertifiedRecord]) -> bytes:
+    """The bytes of a file of epoch records."""
+    return msgspec.msgpack.encode(RecordsFile(tuple(certified)))
+
+
+def read_records(file: bytes) -> tuple[CertifiedRecord, ...]:
+    """What a file of epoch records holds, unchecked. Raises msgspec.DecodeError."""
+    return _decode_file(file).records
 
 
 def successor_fault(

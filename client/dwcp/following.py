@@ -22,7 +22,7 @@ _decode_records: Callable[[bytes], Records] = decoder_of(Records)
 
 async def records_of(
     http: aiohttp.ClientSession, member: Member, after: int,
-    trust: aiohttp.Fingerprint | ssl.SSLContext,
+    trust: aiohttp.Fingerprint | ssl.SSLContext | bool,
 ) -> tuple[CertifiedRecord, ...]:  # fmt: skip
     """The records after epoch `after` that a replica shows, unchecked; none when it does not."""
     where = f"{member.client.rstrip('/')}/dwcp/v1/epochs?from={after}"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from dwcp.epochs import RecordChain, sign_anchor, successor_fault
-from dwcp.wire.epochs import CertifiedRecord
+from dwcp.epochs import RecordChain, read_records, records_file, sign_anchor, successor_fault
+from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.records import EpochRecord
 from replica.core.conversation import Conversation
 
@@ -36,6 +36,13 @@ def test_a_genuine_chain_holds(talk: Conversation) -> None:
     chain = chain_of(talk)
     assert [record.epoch for record in chain.records] == [0, 1, 2]
     assert chain.extend(talk.replicas[1].certified) is None, "what is known is passed over"
+
+
+def test_a_file_keeps_more_records_than_a_message_may_carry(talk: Conversation) -> None:
+    many = talk.replicas[1].certified * 200
+    assert read_records(records_file(many)) == tuple(many)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(records_file(many), type=Records)
 
 
 def changed(one: CertifiedRecord, **fields: object) -> CertifiedRecord:

@@ -1,4 +1,8 @@
-"""`dwcp evidence`: proofs against members that lied, shown, kept in a file, checked offline."""
+"""`dwcp evidence`: proofs against members that lied, shown, kept in a file, checked offline.
+
+A proof is two signatures, made under the record of one epoch; that record is proven by the chain of
+records from genesis on, which a file of proofs carries with it, and an anchor by the admin key.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,11 @@ from typing import Any, Final, NoReturn
 import click
 import msgspec
 
+from dwcp.directory import EPOCHS_FILE, GENESIS_FILE
+from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, read_records, records_file
+from dwcp.identity import Ed25519Verifier
 from dwcp.wire.decoding import decoder_of
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.peer import Evidence
 from dwcp.wire.records import EpochRecord, Member, SignedGenesis, scope_of
 
@@ -35,12 +43,15 @@ def evidence(ctx: click.Context, data_dir: Path, export: Path | None, output: st
     ctx.obj = data_dir
     if ctx.invoked_subcommand is not None:
         return
-    record = _genesis(data_dir / "genesis.msgpack")
-    shown = asyncio.run(_collect(record))
-    found = [proof for encoded in shown if (proof := _judge(record, encoded)) is not None]
+    chain = RecordChain(_genesis(data_dir / GENESIS_FILE), Ed25519Verifier())
+    _extend(chain, _stored_records(data_dir), str(data_dir / EPOCHS_FILE))
+    shown = asyncio.run(_collect(chain))
+    found = [proof for encoded in shown if (proof := _judge(chain, encoded)) is not None]
     checked = list({proof["member"]: proof for proof in found}.values())
     if export is not None:
-        export.write_text(json.dumps({"format": FORMAT, "proofs": checked}, indent=1) + "\n")
+        records = records_file(chain.certified)
+        told = {"format": FORMAT, "records": base64.b64encode(records).decode(), "proofs": checked}
+        export.write_text(json.dumps(told, indent=1) + "\n")
         click.echo(f"{len(checked)} proofs written to {export}", err=True)
     _show(checked, output)
 
@@ -48,26 +59,66 @@ def evidence(ctx: click.Context, data_dir: Path, export: Path | None, output: st
 @evidence.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--genesis", type=click.Path(path_type=Path), help="Default: DIR/genesis.msgpack.")
+@click.option("--anchor", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @click.pass_obj
-def verify(data_dir: Path, file: Path, genesis: Path | None, output: str) -> None:
-    """Check every proof in FILE against the genesis record; no cluster is asked."""
-    record = _genesis(genesis or data_dir / "genesis.msgpack")
-    try:
-        shown = [
-            (proof["member"], proof["proof"]) for proof in json.loads(file.read_text())["proofs"]
-        ]
-    except (ValueError, KeyError, TypeError):
-        _fail(f"{file} is not a file that `dwcp evidence --export` wrote", EXIT_PROVES_NOTHING)
+def verify(
+    data_dir: Path, file: Path, genesis: Path | None, anchor: Path | None, output: str
+) -> None:
+    """Check every proof in FILE, and the epoch records that it rests on; no cluster is asked."""
+    chain = RecordChain(_genesis(genesis or data_dir / GENESIS_FILE), Ed25519Verifier())
+    if genesis is None:
+        _extend(chain, _stored_records(data_dir), str(data_dir / EPOCHS_FILE))
+    shown, records = _read(file)
+    _extend(chain, records, str(file))
     proofs = []
     for member, encoded in shown:
-        proof = _judge(record, encoded)
+        proof = _judge(chain, encoded)
         if proof is None or proof["member"] != member:
             _fail(f"a proof in {file} does not convict {member}: do not act on it", 1)
         proofs.append(proof)
     if not proofs:
         _fail(f"{file} holds no proof", EXIT_PROVES_NOTHING)
+    _check_anchor(chain, anchor, max(proof["epoch"] for proof in proofs))
     _show(proofs, output)
+
+
+def _read(file: Path) -> tuple[list[tuple[object, object]], tuple[CertifiedRecord, ...]]:
+    """The proofs in an exported file, with whom each convicts, and its epoch records."""
+    try:
+        told = json.loads(file.read_text())
+        shown = [(proof["member"], proof["proof"]) for proof in told["proofs"]]
+        encoded = base64.b64decode(told["records"], validate=True) if "records" in told else None
+        return shown, () if encoded is None else read_records(encoded)
+    except (ValueError, KeyError, TypeError, msgspec.DecodeError):
+        _fail(f"{file} is not a file that `dwcp evidence --export` wrote", EXIT_PROVES_NOTHING)
+
+
+def _stored_records(data_dir: Path) -> tuple[CertifiedRecord, ...]:
+    path = data_dir / EPOCHS_FILE
+    try:
+        return read_records(path.read_bytes()) if path.exists() else ()
+    except msgspec.DecodeError as error:
+        _fail(f"{path} holds no epoch records: {error}", EXIT_NO_CLUSTER)
+
+
+def _extend(chain: RecordChain, records: tuple[CertifiedRecord, ...], where: str) -> None:
+    if (fault := chain.extend(records)) is not None:
+        _fail(f"the epoch records in {where} do not hold: {fault}", EXIT_PROVES_NOTHING)
+
+
+def _check_anchor(chain: RecordChain, file: Path | None, epoch: int) -> None:
+    """See that the admin vouches for the records up to `epoch`, or warn that nobody does."""
+    if file is None:
+        if epoch:
+            click.echo(f"warning: {STOLEN_KEYS}", err=True)
+        return
+    try:
+        anchor = msgspec.json.decode(file.read_bytes(), type=Anchor)
+    except msgspec.DecodeError as error:
+        _fail(f"{file} is no anchor: {error}", EXIT_PROVES_NOTHING)
+    if (fault := chain.anchor_fault(anchor)) is not None:
+        _fail(fault, EXIT_PROVES_NOTHING)
 
 
 def _show(proofs: list[dict[str, Any]], output: str) -> None:
@@ -78,8 +129,8 @@ def _show(proofs: list[dict[str, Any]], output: str) -> None:
         click.echo("no member is proven to have lied")
     for proof in proofs:
         click.echo(
-            f"{proof['member']}: {proof['kind']} in view {proof['view']} at index "
-            f"{proof['index']}; verified"
+            f"{proof['member']}: {proof['kind']} in epoch {proof['epoch']}, view "
+            f"{proof['view']} at index {proof['index']}; verified"
         )
 
 
@@ -94,9 +145,8 @@ def _genesis(path: Path) -> EpochRecord:
     return signed.record
 
 
-def _judge(record: EpochRecord, encoded: object) -> dict[str, Any] | None:
+def _judge(chain: RecordChain, encoded: object) -> dict[str, Any] | None:
     """What a proof shows, from its own bytes alone; None when it proves nothing."""
-    from dwcp.identity import Ed25519Verifier
     from dwcp_replica.core.certificates import Membership
     from dwcp_replica.core.evidence import kind_of, proven_liar
 
@@ -104,22 +154,31 @@ def _judge(record: EpochRecord, encoded: object) -> dict[str, Any] | None:
         proof: Evidence = _decode_proof(base64.b64decode(str(encoded), validate=True))
     except (ValueError, msgspec.DecodeError):
         return None
-    membership = Membership(record, scope_of(record, record), Ed25519Verifier())
+    record = chain.record(proof.first.epoch)
+    if record is None:
+        return None
+    membership = Membership(record, scope_of(chain.genesis, record), Ed25519Verifier())
     number = proven_liar(membership, proof)
     if number is None:
         return None
     return {
         "member": record.members[number].name,
         "kind": kind_of(proof),
+        "epoch": record.epoch,
         "view": proof.first.term,
         "index": proof.first.index,
         "proof": str(encoded),
     }
 
 
-async def _collect(record: EpochRecord) -> list[object]:
-    """The proofs that members show; who does not answer is passed over, and any may lie."""
+async def _collect(chain: RecordChain) -> list[object]:
+    """The proofs that members show; who does not answer is passed over, and any may lie.
+
+    Takes the epoch records that they show into the chain, where they hold.
+    """
     import aiohttp
+
+    from dwcp.following import records_of
 
     async def ask(session: aiohttp.ClientSession, member: Member) -> list[object]:
         try:
@@ -134,7 +193,10 @@ async def _collect(record: EpochRecord) -> list[object]:
 
     timeout = aiohttp.ClientTimeout(total=ASK_S_MAX)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        shown = await asyncio.gather(*(ask(session, m) for m in record.members))
+        for member in chain.current.members:
+            # unverified TLS: a record is believed by the certificate in it
+            chain.extend(await records_of(session, member, chain.current.epoch, trust=False))
+        shown = await asyncio.gather(*(ask(session, m) for m in chain.current.members))
     return [proof for proofs in shown for proof in proofs]
 
 

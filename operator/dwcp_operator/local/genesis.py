@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from dwcp.epochs import RecordChain
+from dwcp.epochs import RecordChain, read_records, records_file
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.decoding import decoder_of
-from dwcp.wire.epochs import CertifiedRecord, Records
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.records import (
     ClientIdentity,
     EpochRecord,
@@ -39,7 +39,6 @@ TOKEN_BYTES: Final = 32
 
 _decode: Callable[[bytes], SignedGenesis] = decoder_of(SignedGenesis)
 _decode_origin: Callable[[bytes], Origin] = decoder_of(Origin)
-_decode_records: Callable[[bytes], Records] = decoder_of(Records)
 
 
 def _read_origin(layout: Layout) -> Origin | None:
@@ -91,7 +90,7 @@ class GenesisKeeper:
         """What was seen of the epochs; what does not verify is fetched again."""
         chain = RecordChain(genesis, Ed25519Verifier())
         with suppress(FileNotFoundError, msgspec.DecodeError):
-            chain.extend(_decode_records(self._layout.epochs.read_bytes()).records)
+            chain.extend(read_records(self._layout.epochs.read_bytes()))
         return chain
 
     @property
@@ -111,8 +110,7 @@ class GenesisKeeper:
         before = self.chain.current.epoch
         fault = self.chain.extend(certified)
         if self.chain.current.epoch > before:
-            records = msgspec.msgpack.encode(Records(tuple(self.chain.certified)))
-            replace_file(self._layout.epochs, records, mode=0o644)
+            replace_file(self._layout.epochs, records_file(self.chain.certified), mode=0o644)
         return fault
 
     def held(self) -> GenesisHeld | None:
