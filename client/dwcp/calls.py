@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from dwcp import errors
@@ -56,6 +56,12 @@ from dwcp.wire.operations import (
     TxnOperation,
     TxnRequest,
     TxnResponse,
+)
+from dwcp.wire.strategies import (
+    StrategiesGetRequest,
+    StrategiesResponse,
+    StrategiesSetRequest,
+    StrategyRule,
 )
 
 _Response = TypeVar("_Response")
@@ -241,6 +247,21 @@ class Calls(ABC):
         """Let a client do this from now on, and no more; None: everything. For administrators."""
         request = AccessSetRequest(client, access)
         header, _ = await self._one(request, AccessSetResponse, timeout_ms)
+        return header
+
+    # --- documents ---------------------------------------------------------------------------
+
+    async def strategies(self, *, timeout_ms: int | None = None) -> tuple[StrategyRule, ...]:
+        """The rules by which conflicts of documents are shown."""
+        _, result = await self._one(StrategiesGetRequest(), StrategiesResponse, timeout_ms)
+        return result.rules
+
+    async def set_strategies(
+        self, rules: Iterable[StrategyRule], *, timeout_ms: int | None = None
+    ) -> Header:
+        """Show conflicts by these rules from now on, and by no others. For administrators."""
+        request = StrategiesSetRequest(tuple(rules))
+        header, _ = await self._one(request, StrategiesResponse, timeout_ms)
         return header
 
     # --- inside ------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ from dwcp import errors
 from dwcp.calls import Calls, as_bytes
 from dwcp.connection import Connection, Incoming, client_hello
 from dwcp.directory import checked, read_directory
-from dwcp.documents import Doc, Documents, Hooks
+from dwcp.dochooks import Hooks
+from dwcp.documents import Doc, Documents
 from dwcp.flight import Output
 from dwcp.following import records_of
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
@@ -227,7 +228,7 @@ class Client(Calls):
             genesis=self._genesis, signer=self._key, verifier=Ed25519Verifier(),
             checker=self._core.checker, start=self._start, http=lambda: self._http,
             trust=self._trust, answer=self._answer, heard_of=self._heard_of,
-            through_log=self._one,
+            through_log=self._one, rules=self.strategies,
         )  # fmt: skip
 
     def watch(

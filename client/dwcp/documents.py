@@ -17,18 +17,15 @@ waits until f+1 members show the same as is here.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import aiohttp
+from typing import Final, Literal
 
 from dwcp import errors
-from dwcp.connection import ClientHello, Connection, ServerHello
+from dwcp.connection import Connection
 from dwcp.crdt import (
     Conflict,
     Document,
@@ -49,7 +46,8 @@ from dwcp.crdt.authors import EpochAuthors
 from dwcp.crdt.talks import Talks
 from dwcp.crdt.values import Value
 from dwcp.docfile import DocumentFile
-from dwcp.matching import ReplyChecker
+from dwcp.dochooks import Hooks
+from dwcp.strategies import Followed
 from dwcp.wire.documents import Kind, Receipt, SyncMessage, encode_document
 from dwcp.wire.gossip import (
     CLAIMS_MAX,
@@ -62,34 +60,16 @@ from dwcp.wire.gossip import (
     encode_gossip,
 )
 from dwcp.wire.operations import DocumentRequest, DocumentResponse
-from dwcp.wire.records import EpochRecord, Member, scope_of
-from dwcp.wire.signing import Signer, Verifier
+from dwcp.wire.records import Member, scope_of
 
 PATH: Final = "/dwcp/v1/docs/connect"
 TICK_S: Final = 0.1
 CLAIM_AGAIN_TICKS: Final = 10
+FOLLOW_S: Final = 60.0
+"""Between two looks at which strategies are agreed."""
+FOLLOW_MS: Final = 2_000
 LOG_DEADLINE_MS: Final = 1_000
 """An edit that the log did not take by then is gossiped; it may come by both ways."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What documents need from the client that they belong to.
-
-    `heard_of`: a member spoke of an epoch that may be new. `through_log`: have this executed by
-    the log; raises DWCPError when that was not confirmed in time.
-    """
-
-    genesis: EpochRecord
-    signer: Signer
-    verifier: Verifier
-    checker: ReplyChecker
-    start: Callable[[Coroutine[Any, Any, None], str], object]
-    http: Callable[[], aiohttp.ClientSession | None]
-    trust: Callable[[Member], aiohttp.Fingerprint | ssl.SSLContext]
-    answer: Callable[[ServerHello], ClientHello]
-    heard_of: Callable[[int], None]
-    through_log: Callable[[DocumentRequest, type[DocumentResponse], int], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +136,13 @@ class Doc:
         with self.edit() as edit:
             settle(edit, conflict, value)
 
+    async def follow_strategies(self, timeout_ms: int = FOLLOW_MS) -> bool:
+        """Show conflicts as is agreed now; False when that was not to be learned in time.
+
+        It also happens by itself, now and then.
+        """
+        return await self._owner.followed.follow(timeout_ms)
+
     async def synced(self, timeout_ms: int = 15_000) -> None:
         """Wait until f+1 members show the same version. Raises errors.TimedOut."""
         await self._until(self._is_synced, timeout_ms, "members show the same version")
@@ -206,6 +193,7 @@ class Documents:
         self._hooks = hooks
         self.signer = hooks.signer
         self.resolutions = Resolutions()
+        self.followed = Followed(self.resolutions, hooks)
         self.denied: Counter[str] = Counter()
         self.by_log = self.by_gossip = 0
         """Operations that the log confirmed; edits that it did not, and that were gossiped."""
@@ -235,6 +223,7 @@ class Documents:
             self._open[name] = Doc(self, name)
             if not self._connections:
                 self._hooks.start(self._run(), "dwcp-documents")
+                self._hooks.start(self._follow_forever(), "dwcp-document-strategies")
             self.grow()
             for member, connection in self._connections.items():
                 if connection.up:
@@ -333,6 +322,11 @@ class Documents:
         self._listeners[name].discard(event)
 
     # --- inside --------------------------------------------------------------------------------
+
+    async def _follow_forever(self) -> None:
+        while True:
+            await self.followed.follow(FOLLOW_MS)
+            await asyncio.sleep(FOLLOW_S)
 
     def _connection(self, number: int, peer: Member) -> Connection[ReplicaGossip]:
         hooks, http = self._hooks, self._hooks.http()

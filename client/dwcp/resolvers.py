@@ -19,6 +19,8 @@ from dwcp.crdt.values import Value
 GROUP: Final = "dwcp.resolvers"
 STEPS_MAX: Final = 2_000
 EXPRESSION_BYTES_MAX: Final = 4096
+ITEMS_PER_STEP: Final = 1_024
+"""Items (characters, values in lists and maps, at any depth) that one more step is taken for."""
 
 
 class ResolverError(ValueError):
@@ -45,7 +47,9 @@ def load_resolvers(found: Sequence[EntryPoint] | None = None) -> dict[str, Custo
 def cel_resolver(name: str, expression: str, steps_max: int = STEPS_MAX) -> Custom:
     """A resolver from a CEL expression; more than `steps_max` evaluation steps are a failure.
 
-    A step is one visit of a node of the expression, so that the bound is the same on every machine.
+    A step is one visit of a node of the expression, and one more for each ITEMS_PER_STEP items of
+    what it gives, so that the bound is the same on every machine, and doubling again and again what
+    was doubled ends soon.
     Needs the package `cel-python`. Raises ResolverError when it is missing, or for bad syntax.
     """
     try:
@@ -64,17 +68,17 @@ def cel_resolver(name: str, expression: str, steps_max: int = STEPS_MAX) -> Cust
         raise ResolverError(f"CEL expression {expression!r}: {error}") from None
 
     class Bounded(Evaluator):  # type: ignore[misc, valid-type, unused-ignore]
-        """Counts visits, over all nested evaluators of one evaluation."""
+        """Counts steps, over all nested evaluators of one evaluation."""
 
-        def __init__(self, ast: Any, activation: Any, steps: list[int]) -> None:
+        def __init__(self, ast: Any, activation: Any, steps: _Steps) -> None:
             super().__init__(ast, activation=activation)
             self.steps = steps
 
         def visit(self, tree: Any) -> Any:
-            self.steps[0] -= 1
-            if self.steps[0] < 0:
-                raise _StepsExceeded
-            return super().visit(tree)
+            self.steps.take(1)
+            result = super().visit(tree)
+            self.steps.take(self.steps.items(result) // ITEMS_PER_STEP)
+            return result
 
         def sub_evaluator(self, ast: Any) -> Evaluator:
             return Bounded(ast, self.activation, self.steps)
@@ -83,7 +87,7 @@ def cel_resolver(name: str, expression: str, steps_max: int = STEPS_MAX) -> Cust
         activation = environment.program(tree).new_activation()
         context = {"values": json_to_cel(list(values))}
         try:
-            result = Bounded(tree, activation, [steps_max]).evaluate(context)
+            result = Bounded(tree, activation, _Steps(steps_max)).evaluate(context)
         except _StepsExceeded:
             raise BadValue(f"the expression needs more than {steps_max} steps") from None
         except CELEvalError as error:
@@ -91,6 +95,33 @@ def cel_resolver(name: str, expression: str, steps_max: int = STEPS_MAX) -> Cust
         return json.loads(json.dumps(result, cls=CELJSONEncoder))
 
     return Custom(name, resolve)
+
+
+class _Steps:
+    """What one evaluation may still do. Raises _StepsExceeded."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self._known: dict[int, tuple[Any, int]] = {}
+
+    def take(self, steps: int) -> None:
+        """Spend steps."""
+        self.left -= steps
+        if self.left < 0:
+            raise _StepsExceeded
+
+    def items(self, value: Any) -> int:
+        """How much a value holds; one that stands in it twice counts twice, and is asked once."""
+        if isinstance(value, str | bytes):
+            return len(value)
+        if not isinstance(value, list | dict):
+            return 1
+        known = self._known.get(id(value))
+        if known is None:
+            parts = value if isinstance(value, list) else (*value, *value.values())
+            known = value, 1 + sum(map(self.items, parts))
+            self._known[id(value)] = known  # with the value, whose id so stays its own
+        return known[1]
 
 
 class _StepsExceeded(BaseException):

@@ -75,6 +75,14 @@ class TestCel:
         with pytest.raises(ValueError, match="steps"):
             resolve(cel_resolver("hidden", f"true || {nested} || {nested}", 20), *values)
 
+    @pytest.mark.parametrize("seed", ["['ab']", "[[1]]"])
+    @pytest.mark.parametrize("doubled", ["a + a", "[a, a]", "{'l': a, 'r': a}"])
+    def test_what_doubles_ends_soon(self, seed: str, doubled: str) -> None:
+        """40 steps that double would make 10^12 items; sharing hides them until they are shown."""
+        expression = seed + f".map(a, {doubled})" * 40
+        with pytest.raises(ValueError, match="steps"):
+            resolve(cel_resolver("doubles", expression), 1)
+
     def test_failures_are_values_of_one_error(self) -> None:
         for expression in ("values[9]", "values[0] + 'x'", "nothing"):
             with pytest.raises(ValueError, match="failed"):

@@ -149,17 +149,25 @@ class Custom:
 class Strategies:
     """Which strategy applies: by document and path prefix, else by document, else the default.
 
-    Keys are (document, path prefix); the document "" stands for every document.
+    Keys are (document, path prefix) in `chosen`, where the document "" stands for every document,
+    and (beginning of documents' names, path prefix) in `below`.
     """
 
     default: Strategy = field(default_factory=LastWriteWins)
     chosen: dict[tuple[str, Path], Strategy] = field(default_factory=dict)
+    below: dict[tuple[str, Path], Strategy] = field(default_factory=dict)
 
     def of(self, document: str, path: Path) -> Strategy:
-        """The strategy with the longest prefix; a document's own before the cluster's."""
-        for name in (document, ""):
+        """The strategy with the longest prefix; a document's own first, the cluster's last.
+
+        Among beginnings of names the longest that says something of the path.
+        """
+        begins = {name for name, _ in self.below if document.startswith(name)}
+        places = [(self.chosen, document)]
+        places += [(self.below, name) for name in sorted(begins, key=len, reverse=True)]
+        for table, name in (*places, (self.chosen, "")):
             for length in range(len(path), -1, -1):
-                found = self.chosen.get((name, path[:length]))
+                found = table.get((name, path[:length]))
                 if found is not None:
                     return found
         return self.default

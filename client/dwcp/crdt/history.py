@@ -101,6 +101,12 @@ class Resolutions:
         self._count(conflict, strategy.name, outcome, now_ms)
         return value
 
+    def follow(self, strategies: Strategies) -> None:
+        """Resolve by these from now on; what waits for people does so only if they say it anew."""
+        self.strategies = strategies
+        self.queue.clear()
+        self._counted.clear()
+
     def settled(self, document: str, path: Path) -> None:
         """A conflict is no more: its register holds one value again."""
         key = (document, path)

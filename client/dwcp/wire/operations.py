@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from dwcp.wire.modes import ModeSetRequest, ModeSetResponse, NetworkReport, NetworkReported
 from dwcp.wire.signing import Count, PublicKey
+from dwcp.wire.strategies import StrategiesGetRequest, StrategiesResponse, StrategiesSetRequest
 
 Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -245,6 +246,8 @@ KeyOperation = (
     | AccessSetRequest
     | AccessGetRequest
     | DocumentRequest
+    | StrategiesSetRequest
+    | StrategiesGetRequest
 )
 """What the store of keys executes."""
 Operation = KeyOperation | OpenSession | CloseSession | Command | ModeSetRequest | NetworkReport
@@ -428,6 +431,7 @@ Result = (
     | AccessSetResponse
     | AccessGetResponse
     | DocumentResponse
+    | StrategiesResponse
     | SessionOpened
     | SessionClosed
     | CommandResult
@@ -457,6 +461,7 @@ _READS: Final = (
     HashKVRequest,
     DefragmentRequest,
     AccessGetRequest,
+    StrategiesGetRequest,
 )
 
 

@@ -29,6 +29,7 @@ from dwcp.crdt.history import described
 from dwcp.crdt.talks import WINDOW_BYTES, Heard, Link
 from dwcp.docfile import DocumentFile, DocumentFileError, DocumentFileFull
 from dwcp.identity import Ed25519Verifier
+from dwcp.strategies import choose
 from dwcp.wire.documents import (
     Receipt,
     SyncMessage,
@@ -45,7 +46,8 @@ from dwcp_replica.durable import DiskFailure, ForeignDirectory
 from dwcp_replica.gossip import Gossip
 from dwcp_replica.gossip.core import CLIENTS
 from dwcp_replica.node.signatures import SignatureGate
-from dwcp_replica.store.access import DOCUMENT_PREFIX, AccessTable
+from dwcp_replica.store import KeyStore
+from dwcp_replica.store.access import DOCUMENT_PREFIX
 
 TICK_S: Final = 0.1
 SLICE_OPERATIONS: Final = 32
@@ -107,7 +109,8 @@ class DocumentRoom:
         self._waiting: dict[bytes, list[Callable[[], None]]] = {}
         self._moved: dict[str, asyncio.Event] = {}
         self.resolutions = Resolutions()
-        self._access: Callable[[], AccessTable | None] = lambda: None
+        self._strategies_version: bytes | None = None
+        self._keys: Callable[[], KeyStore | None] = lambda: None
         self._disk = ThreadPoolExecutor(1, "dwcp-documents")
         self.enter(records[-1], me, signer)
 
@@ -120,9 +123,9 @@ class DocumentRoom:
         """Who is to be told when there is something to say to members."""
         self._wakes = wakes
 
-    def ask(self, access: Callable[[], AccessTable | None]) -> None:
-        """Where the roles of clients are to be found; None while there is no state."""
-        self._access = access
+    def ask(self, keys: Callable[[], KeyStore | None]) -> None:
+        """Where roles and strategies are to be found; None while there is no state."""
+        self._keys = keys
 
     def enter(self, record: EpochRecord, me: int | None, signer: Signer) -> None:
         """Sign receipts, and judge authors, under this record too from now on."""
@@ -272,9 +275,10 @@ class DocumentRoom:
 
     def allows(self, client: bytes, document: str, *, write: bool) -> bool:
         """See DocumentService: roles on the key documents/NAME."""
-        access = self._access()
-        if access is None:
+        keys = self._keys()
+        if keys is None:
             return False
+        access = keys.access
         key = DOCUMENT_PREFIX + document.encode()
         if write:
             return access.refusal(client, PutRequest(key)) is None
@@ -285,16 +289,29 @@ class DocumentRoom:
         if document not in self.store:
             return None
         found = self.store.document(document)
+        self._choose()
         shown = show(found, self.resolutions, _now_ms())
         self._metrics.conflict_count.set(self.resolutions.conflict_count)
         return {"document": document, "heads": [h.hex() for h in found.heads], "view": shown}
 
     def conflicts(self, readable: Callable[[str], bool]) -> dict[str, Any]:
         """See DocumentService."""
+        self._choose()
         for document in self.store:
             if readable(document.name):
                 show(document, self.resolutions, _now_ms())
         return described(self.resolutions, readable)
+
+    def _choose(self) -> None:
+        """Follow the rules that are agreed now."""
+        keys = self._keys()
+        if keys is None or keys.strategies.version == self._strategies_version:
+            return
+        self._strategies_version = keys.strategies.version
+        chosen = choose(keys.strategies.rules, self._genesis)
+        self.resolutions.follow(chosen.strategies)
+        for problem in chosen.problems:
+            _log.error("strategy-problem", extra={"detail": problem})
 
     async def changed(self, document: str, version: bytes | None) -> bytes | None:
         """See DocumentService."""

@@ -133,7 +133,7 @@ class RunningReplica:
         )  # fmt: skip
         self.mesh.know(found.core.peers)
         self.documents.wakes(self.mesh.dialer)
-        self.documents.ask(lambda: None if store.target is not None else store.key_store.access)
+        self.documents.ask(lambda: None if store.target is not None else store.key_store)
         self.modes = ModeKeeper(
             genesis,
             lambda: directory.signer,

@@ -29,6 +29,7 @@ from dwcp.wire.operations import (
     RangeRequest,
     TxnRequest,
 )
+from dwcp.wire.strategies import StrategiesSetRequest
 from dwcp_replica.store import faults
 from dwcp_replica.store.layout import ACCESS, ATTACHED, FROM_KEY, after, decoder, encode, signed
 from dwcp_replica.store.undo import UndoRecords
@@ -93,6 +94,8 @@ class AccessTable:
                 reads = (_covered(entry, c.key, c.range_end, write=False) for c in compare)
                 return all(reads) and all(self._allows(entry, o) for o in (*success, *failure))
             case CompactionRequest() | AlarmRequest() | DefragmentRequest() | AccessSetRequest():
+                return entry.admin
+            case StrategiesSetRequest():
                 return entry.admin
             case DocumentRequest(document=document):
                 return _covered(entry, DOCUMENT_PREFIX + document.encode(), b"", write=True)

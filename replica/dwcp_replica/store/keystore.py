@@ -37,12 +37,14 @@ from dwcp.wire.operations import (
     StatusResponse,
     TxnRequest,
 )
+from dwcp.wire.strategies import StrategiesGetRequest, StrategiesSetRequest
 from dwcp_replica.store import faults
 from dwcp_replica.store.access import AccessTable
 from dwcp_replica.store.layout import KEY_HEAD, KeyHead, decoder, encode
 from dwcp_replica.store.leases import ID_OVERHEAD_BYTES, Leases
 from dwcp_replica.store.mvcc import Mvcc
 from dwcp_replica.store.records import Records
+from dwcp_replica.store.strategies import StrategyTable
 from dwcp_replica.store.txn import Transactions, answer_bytes, check
 from dwcp_replica.store.undo import UndoRecords
 
@@ -78,6 +80,7 @@ class KeyStore:
         self.leases = Leases(self.keys, self._records, limits.leases, limits.service_gap_ms)
         self._transactions = Transactions(self.keys, self._records)
         self.access = AccessTable(self._records)
+        self.strategies = StrategyTable(self._records)
         self._saved = data
         self._documents: list[DocumentRequest] = []
 
@@ -160,9 +163,8 @@ class KeyStore:
                 return DefragmentResponse()
             case AccessSetRequest() | AccessGetRequest():
                 return self._execute_access(operation)
-            case DocumentRequest():
-                self._documents.append(operation)
-                return DocumentResponse()
+            case DocumentRequest() | StrategiesSetRequest() | StrategiesGetRequest():
+                return self._execute_document(operation)
             case _:
                 return self._execute_lease(operation, answer_bytes_max)
 
@@ -170,6 +172,20 @@ class KeyStore:
         if isinstance(operation, AccessSetRequest):
             return self.access.set(operation)
         return self.access.get(operation)
+
+    def _execute_document(
+        self, operation: DocumentRequest | StrategiesSetRequest | StrategiesGetRequest
+    ) -> Result:
+        match operation:
+            case DocumentRequest():
+                self._documents.append(operation)
+                return DocumentResponse()
+            case StrategiesSetRequest():
+                return self.strategies.set(operation)
+            case StrategiesGetRequest():
+                return self.strategies.get()
+            case _:
+                assert_never(operation)
 
     def _execute_lease(
         self,

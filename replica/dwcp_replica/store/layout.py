@@ -8,6 +8,7 @@
     15  deadline, lease id           (nothing): leases by the time at which they end
     16  lease id, key                (nothing): a key that is attached to a lease
     17  client key                   Access: what a client may do
+    18  (nothing)                    rules: which strategies show conflicts of documents
 
 Every value of a key is stored once: the newest in its Live record, an older one in the event
 that replaced it. An event so holds what a reader of the past needs, and compaction below a
@@ -41,6 +42,7 @@ LEASE: Final = b"\x14"
 DUE: Final = b"\x15"
 ATTACHED: Final = b"\x16"
 ACCESS: Final = b"\x17"
+STRATEGIES: Final = b"\x18"
 
 FROM_KEY: Final = b"\0"
 """The range_end that means every key from `key` on."""

@@ -11,7 +11,7 @@ All that is remembered is in `Records`, under keys that start with the kind of r
     00  index, agreed time and counters      03  which machine a user embeds
     01  a session                            04  what that machine keeps
     02  a kept reply                         05  what decides the mode
-    10 to 16  keys and leases (layout.py)
+    10 to 18  keys, leases and what else layout.py names
 """
 
 from __future__ import annotations

@@ -1,0 +1,46 @@
+"""What a client's documents need of the client that they belong to."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+
+from dwcp.connection import ClientHello, ServerHello
+from dwcp.matching import ReplyChecker
+from dwcp.wire.operations import DocumentRequest, DocumentResponse
+from dwcp.wire.records import EpochRecord, Member
+from dwcp.wire.signing import Signer, Verifier
+from dwcp.wire.strategies import StrategyRule
+
+
+class AskRules(Protocol):
+    """Asks which strategies are agreed. Raises DWCPError."""
+
+    def __call__(self, *, timeout_ms: int | None = None) -> Awaitable[tuple[StrategyRule, ...]]:
+        """The rules that hold."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What documents need from the client.
+
+    `heard_of`: a member spoke of an epoch that may be new. `through_log`: have this executed by
+    the log; raises DWCPError when that was not confirmed in time. `rules`: the agreed strategies.
+    """
+
+    genesis: EpochRecord
+    signer: Signer
+    verifier: Verifier
+    checker: ReplyChecker
+    start: Callable[[Coroutine[Any, Any, None], str], object]
+    http: Callable[[], aiohttp.ClientSession | None]
+    trust: Callable[[Member], aiohttp.Fingerprint | ssl.SSLContext]
+    answer: Callable[[ServerHello], ClientHello]
+    heard_of: Callable[[int], None]
+    through_log: Callable[[DocumentRequest, type[DocumentResponse], int], Awaitable[object]]
+    rules: AskRules
