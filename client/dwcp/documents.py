@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from dwcp import errors
 from dwcp.connection import Connection
@@ -46,6 +46,7 @@ from dwcp.crdt.authors import EpochAuthors
 from dwcp.crdt.talks import Talks
 from dwcp.crdt.values import Value
 from dwcp.docfile import DocumentFile
+from dwcp.dochistory import told
 from dwcp.dochooks import Hooks
 from dwcp.strategies import Followed
 from dwcp.wire.documents import Kind, Receipt, SyncMessage, encode_document
@@ -114,6 +115,10 @@ class Doc:
         """Registers that hold concurrent values."""
         return list(conflicts(self.document))
 
+    def strategy(self, path: tuple[str, ...]) -> str:
+        """The name of the strategy that shows a conflict at a path."""
+        return self._owner.resolutions.strategies.of(self.name, path).name
+
     @contextmanager
     def edit(self) -> Iterator[Transaction]:
         """Edit at once and offline; at the end all edits are one signed operation, kept and sent.
@@ -142,6 +147,10 @@ class Doc:
         It also happens by itself, now and then.
         """
         return await self._owner.followed.follow(timeout_ms)
+
+    async def told(self) -> dict[str, Any]:
+        """What one member tells of this document's conflicts: waiting, history, strategies."""
+        return await self._owner.told(self.name)
 
     async def synced(self, timeout_ms: int = 15_000) -> None:
         """Wait until f+1 members show the same version. Raises errors.TimedOut."""
@@ -244,6 +253,10 @@ class Documents:
             chosen = self._via is None or peer.name in self._via
             if chosen and member not in self._connections:
                 self._connections[member] = self._connection(member, peer)
+
+    async def told(self, name: str) -> dict[str, Any]:
+        """See Doc."""
+        return await told(self._hooks, name, self._via)
 
     def close(self) -> None:
         """Save what is not yet, and let go of the file."""

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dwcp_operator import rules
+from dwcp_operator.documents import Documents
 from dwcp_operator.fields import EMPTY, Label, Model, Time, Unique, refuse
 from dwcp_operator.modes import Modes
 from dwcp_operator.pods import Monitoring, Placement, PodTemplate, Resources, Upgrade
@@ -192,6 +193,8 @@ class ClusterSpec(Model):
         Unique,
     ] = ("default",)
     """Names of the clients that may read and write; a key is made for each of them."""
+    documents: Documents | None = None
+    """How documents are handled; absent: as clients with an administrator's rights have set it."""
     bootstrap: Bootstrap | None = None
     """How the cluster begins; absent for a new, empty cluster."""
 

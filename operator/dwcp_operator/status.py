@@ -75,6 +75,13 @@ def _role(mode: str | None, *, leads: bool) -> Literal["primary", "backup", "lea
     return "primary" if leads else "backup"
 
 
+def is_available(status: ClusterStatus | None) -> bool:
+    """True when the condition Available holds and every member is ready."""
+    if status is None or status.ready_replicas < status.replicas:
+        return False
+    return any(c.type == "Available" and c.status == "True" for c in status.conditions)
+
+
 def _member(seen: Situation, number: int, member: MemberObserved, node: str | None) -> MemberStatus:
     report, revision = member.report, member.revision or None
     if report is None:

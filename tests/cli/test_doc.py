@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
@@ -59,7 +60,13 @@ class Sessions:
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     here = Sessions(tmp_path_factory.mktemp("sessions"))
     cluster = here.people["ann"]
-    here.run("up", "-f", str(MANIFEST), "--data", str(cluster), "--detach")
+    manifest = here.root / "cluster.yaml"
+    tree = yaml.safe_load(MANIFEST.read_text())
+    tree["spec"]["documents"] = {
+        "strategies": [{"document": "plan", "path": ["title"], "strategy": "Manual"}]
+    }
+    manifest.write_text(yaml.safe_dump(tree))
+    here.run("up", "-f", str(manifest), "--data", str(cluster), "--detach")
     here.people["bob"].mkdir()
     for name in ("genesis.msgpack", "client.key"):
         shutil.copy(cluster / name, here.people["bob"] / name)
@@ -112,7 +119,10 @@ def test_offline_edits_conflicts_and_mistakes(sessions: Sessions) -> None:
     found = json.loads(sessions.doc("ann", "conflicts"))
     assert found["path"] == "title"
     assert {one["value"] for one in found["values"]} == {"two", "three"}
-    assert found["base"] == "one"
+    assert (found["base"], found["strategy"]) == ("one", "Manual")
+    told = json.loads(sessions.doc("ann", "history"))
+    assert [one["path"] for one in told["waiting"]] == [["title"]]
+    assert told["strategies"]["Manual"]["waiting"] == 1
     sessions.doc("bob", "get")
     sessions.doc("bob", "settle", "title", '"both"')
     assert json.loads(sessions.doc("ann", "get")) == {"title": "both"}

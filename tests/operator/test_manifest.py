@@ -59,7 +59,7 @@ SPEC_PROBLEMS = {
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
     "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, trust, storage, "
     "image, resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
-    "requestTimeout, fastReads, clients, bootstrap",
+    "requestTimeout, fastReads, clients, documents, bootstrap",
     "bootstrap: {}": "spec.bootstrap must name one way to begin: adopt, for volumes, or backup, "
     "for a backup",
     "bootstrap: {adopt: {clusterId: 7a, volumes: []}}": "spec.bootstrap.adopt.clusterId=7a does "

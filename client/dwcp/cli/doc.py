@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
+import msgspec
 
 from dwcp import errors
 from dwcp.cli.data import EXIT_NO_CLUSTER, EXIT_REFUSED
@@ -74,6 +75,7 @@ def get(
         found = client.doc(name)
         if not offline:
             await found.synced(int(timeout_s * 1000))
+            await found.follow_strategies()
         click.echo(json.dumps(found.view(), ensure_ascii=False, indent=2))
 
     _with_client(data_dir, timeout_s, via, run)
@@ -148,12 +150,45 @@ def conflicts(name: str, *, data_dir: Path, timeout_s: float, via: tuple[str, ..
     async def run(client: Client) -> None:
         found = client.doc(name)
         await found.synced(int(timeout_s * 1000))
+        await found.follow_strategies()
         for conflict in found.conflicts():
             values = [
                 {"value": one.value, "author": one.author.hex()[:12]} for one in conflict.candidates
             ]
             line = {"path": "/".join(conflict.path), "values": values, "base": conflict.base}
+            line["strategy"] = found.strategy(conflict.path)
             click.echo(json.dumps(line, ensure_ascii=False))
+
+    _with_client(data_dir, timeout_s, via, run)
+
+
+@doc.command(epilog=EPILOG)
+@click.argument("name")
+@options
+def history(name: str, *, data_dir: Path, timeout_s: float, via: tuple[str, ...]) -> None:
+    """Print what a member tells of conflicts of document NAME, as JSON.
+
+    What waits for people, what became of the others and how long it took, and the share that each
+    strategy resolved.
+    """
+
+    async def run(client: Client) -> None:
+        told = await client.doc(name).told()
+        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+
+    _with_client(data_dir, timeout_s, via, run)
+
+
+@doc.command(epilog=EPILOG)
+@options
+def strategies(*, data_dir: Path, timeout_s: float, via: tuple[str, ...]) -> None:
+    """Print the agreed strategies that show conflicts, one as a line of JSON."""
+
+    async def run(client: Client) -> None:
+        for rule in await client.strategies(timeout_ms=int(timeout_s * 1000)):
+            said = {key: value for key, value in msgspec.structs.asdict(rule).items() if value}
+            said["priorities"] = {one.client: one.priority for one in rule.priorities}
+            click.echo(json.dumps(said, ensure_ascii=False))
 
     _with_client(data_dir, timeout_s, via, run)
 

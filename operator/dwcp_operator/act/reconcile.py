@@ -8,12 +8,15 @@ that has something to do reads everything first and plans again.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
 
+from dwcp.client import Client
 from dwcp_operator.act.api import CLAIM, CLUSTER, POD, ApiError, KubeApi
 from dwcp_operator.act.events import EventReason, Events, restart_reason
 from dwcp_operator.act.execute import ACTS, Executor, Settings
@@ -25,6 +28,7 @@ from dwcp_operator.act.snapshot import Snapshot, UnreadableError, read
 from dwcp_operator.act.steady import Steadiness
 from dwcp_operator.act.transitions import transitions
 from dwcp_operator.act.writer import Writer
+from dwcp_operator.agreed import AgreedStrategies
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
 from dwcp_operator.plan.change import wanted_change
@@ -32,7 +36,7 @@ from dwcp_operator.plan.planner import plan
 from dwcp_operator.plan.steps import Step, WaitFor, WaitReason
 from dwcp_operator.resources import ClusterStatus, Condition, MembershipStatus
 from dwcp_operator.rules import size_bytes
-from dwcp_operator.status import cluster_status
+from dwcp_operator.status import cluster_status, is_available
 from dwcp_operator.upgrade import Rollout, desired, rollout, upgrade_status
 
 RESYNC_S: Final = 10.0
@@ -47,6 +51,8 @@ LAST_SEEN_S: Final = 60.0
 PATIENT: Final = frozenset({WaitReason.WINDOW, WaitReason.PAUSED, WaitReason.GROWTH})
 TROUBLE_ROUNDS_SHOWN: Final = 5
 """What goes wrong in this many rounds in a row is no passing conflict: it is shown."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class Reconciler:
         self._executor = Executor(
             tools.writer, self._keeper, self._observer, tools.events, tools.metrics, tools.settings
         )
+        self._agreed = AgreedStrategies(self._client, partial(_log.info, "agreed: %s"))
         self._snapshot: Snapshot | None = None
         self._read_at = 0.0
         self._stale = True
@@ -130,6 +137,11 @@ class Reconciler:
             await self._tell_restarts(snapshot)
             self._failed_rounds = self._failed_rounds + 1 if self._executor.failures else 0
             self._stale = self._stale or acts or bool(self._executor.failures)
+        documents = cluster.spec.documents
+        before = snapshot.status()
+        ready = self._keeper.published and before is not None and is_available(before)
+        if documents is not None and ready and not wanted.paused:
+            self._agreed.want(documents.rules())
         trouble = self._lasting_trouble()
         await self._tell(snapshot.raw, trouble, EventReason.ACTION_FAILED)
         await self._write(snapshot, seen, out, trouble)
@@ -158,6 +170,10 @@ class Reconciler:
         snapshot = replace(snapshot, subject=self._keeper.subject(snapshot))
         self._snapshot, self._read_at, self._stale = snapshot, began, False
         return True
+
+    def _client(self) -> Client:
+        assert self._snapshot is not None, "the first round reads"
+        return self._keeper.client(self._snapshot)
 
     # --- status ----------------------------------------------------------------------------
 
@@ -208,6 +224,7 @@ class Reconciler:
     def _lasting_trouble(self) -> str:
         """What has gone wrong for some rounds now: failing steps, members not to be believed."""
         texts = [*self._executor.failures.values(), *self._observer.problems.values()]
+        texts += [self._agreed.problem] if self._agreed.problem else []
         self._troubles = {text: self._troubles.get(text, 0) + 1 for text in texts}
         lasting = (t for t, rounds in self._troubles.items() if rounds >= TROUBLE_ROUNDS_SHOWN)
         return "; ".join(lasting)

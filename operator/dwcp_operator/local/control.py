@@ -34,7 +34,7 @@ from dwcp_operator.local.supervisor import STOP_S_MAX, Supervisor
 from dwcp_operator.plan.observed import Desired
 from dwcp_operator.plan.planner import plan
 from dwcp_operator.resources import ClusterStatus, Condition
-from dwcp_operator.status import cluster_status
+from dwcp_operator.status import cluster_status, is_available
 
 DOWN_S_MAX: Final = 10.0
 POLL_S: Final = 0.05
@@ -106,13 +106,6 @@ def _without_supervisor(status: ClusterStatus, layout: Layout) -> ClusterStatus:
         c.model_copy(update=idle) if c.type == "Progressing" else c for c in status.conditions
     )
     return status.model_copy(update={"conditions": conditions})
-
-
-def is_available(status: ClusterStatus | None) -> bool:
-    """True when the condition Available holds and every member is ready."""
-    if status is None or status.ready_replicas < status.replicas:
-        return False
-    return any(c.type == "Available" and c.status == "True" for c in status.conditions)
 
 
 # --- up --------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ import aiohttp
 import msgspec
 import psutil
 
+from dwcp.client import Client
 from dwcp.identity import KeyFileError
+from dwcp_operator.agreed import AgreedStrategies
 from dwcp_operator.conditions import Situation, situation
 from dwcp_operator.local.errors import GenesisConflictError
 from dwcp_operator.local.files import replace_file
@@ -38,7 +40,7 @@ from dwcp_operator.plan.steps import (
     Step,
 )
 from dwcp_operator.resources import ClusterStatus, UpgradeStatus
-from dwcp_operator.status import cluster_status
+from dwcp_operator.status import cluster_status, is_available
 
 LOOK_S_BUSY: Final = 0.1
 LOOK_S_IDLE: Final = 0.5
@@ -86,6 +88,9 @@ class Supervisor:
         self._status: ClusterStatus | None = None
         self._problems: dict[str, str] = {}
         self._failures: dict[Step, str] = {}
+        self._agreed = AgreedStrategies(
+            lambda: Client.from_directory(layout.root, documents=False), emit
+        )
 
     def stop(self) -> None:
         """Ask `run` to stop the members and return."""
@@ -108,6 +113,7 @@ class Supervisor:
                     busy = await self._round(observer)
                     await self._pause(LOOK_S_BUSY if busy else LOOK_S_IDLE)
         finally:
+            await self._agreed.close()
             if self._leave_on_fault and not self._stop.is_set():
                 self._emit("the supervisor failed; members run on: `dwcp up` takes them over")
             else:
@@ -158,6 +164,9 @@ class Supervisor:
                 self._keeper.drop_token(member.name)
         self._report_problems(observer)
         self._report(situation(desired, observed, steps))
+        documents = self._manifest.spec.documents
+        if documents is not None and self._status is not None and is_available(self._status):
+            self._agreed.want(documents.rules())
         return bool(steps)
 
     def _run_learners(self) -> None:

@@ -6,6 +6,7 @@
     GET  view/NAME       the document as JSON, as this replica shows it
     GET  events/NAME     server-sent events: the same, whenever it changes
     GET  conflicts       what waits for people, what became of conflicts, how strategies do
+    GET  conflicts/NAME  the same of one document
 
 Whoever reads as JSON signs for it (wire.gossip.ReadToken, in the Authorization header), and
 believes one replica; whoever connects verifies every author's signature.
@@ -14,6 +15,7 @@ believes one replica; whoever connects verifies every author's signature.
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -148,6 +150,7 @@ class DocumentsHandler:
         app.router.add_get("/dwcp/v1/docs/connect", self.connect)
         app.router.add_post("/dwcp/v1/docs/operations", self.post)
         app.router.add_get("/dwcp/v1/docs/conflicts", self.conflicts)
+        app.router.add_get("/dwcp/v1/docs/conflicts/{name:.+}", self.conflicts_of)
         app.router.add_get("/dwcp/v1/docs/view/{name:.+}", self.view)
         app.router.add_get("/dwcp/v1/docs/events/{name:.+}", self.events)
 
@@ -325,6 +328,14 @@ class DocumentsHandler:
         if room is None:
             return self._not_running()
         return web.json_response(room.conflicts(partial(room.allows, client, write=False)))
+
+    async def conflicts_of(self, request: web.Request) -> web.Response:
+        """Conflicts of one document; how strategies do is said of all."""
+        name = request.match_info["name"]
+        room = self._reader(request, name)
+        if isinstance(room, web.Response):
+            return room
+        return web.json_response(room.conflicts(partial(operator.eq, name)))
 
     def _reader(self, request: web.Request, name: str) -> DocumentService | web.Response:
         if len(name) > NAME_MAX:
