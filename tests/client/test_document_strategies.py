@@ -69,14 +69,12 @@ def test_members_and_clients_show_what_the_log_says_and_people_settle_the_rest(
             assert isinstance(expected, dict)
             assert expected["size"] == 2
             assert sorted(expected["tags"]) == [1, 2]  # type: ignore[arg-type,type-var]
-            await until(
-                lambda: all(
-                    len(room.view("notes")["view"]["tags"]) == 2
-                    for room in here.rooms().values()
-                    if isinstance(room.view("notes")["view"]["tags"], list)
-                ),
-                what="members have executed it",
-            )
+            for replica in here.tasks.running.values():
+                running = replica.running
+                assert running is not None
+                await until(
+                    lambda s=running.store: s.key_store.strategies.rules, what="executed there"
+                )
             assert (await asked(here, "view/notes", "notes"))["view"] == expected
             told = await asked(here, "conflicts/notes", "notes")
             assert [one["path"] for one in told["waiting"]] == [["title"]]

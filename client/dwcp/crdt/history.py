@@ -6,16 +6,18 @@ The caller says what time it is; this module only subtracts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from dwcp.crdt.conflicts import (
     FALLBACK_ERRORS,
     Conflict,
+    Custom,
     LastWriteWins,
     Path,
     Strategies,
+    Strategy,
     Unresolved,
     conflicts,
 )
@@ -24,6 +26,8 @@ from dwcp.crdt.values import BadValue, Value
 
 HISTORY_MAX: Final = 1000
 QUEUE_MAX: Final = 1000
+KNOWN_MAX: Final = 256
+"""Answers of users' functions that are remembered: one may take long."""
 
 Outcome = Literal["resolved", "failed", "waiting"]
 
@@ -38,6 +42,14 @@ class Resolution:
     outcome: Outcome
     values: int
     latency_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a strategy made of a conflict."""
+
+    value: Value
+    outcome: Outcome
 
 
 @dataclass(slots=True)
@@ -77,6 +89,7 @@ class Resolutions:
     effects: dict[str, Effect] = field(default_factory=dict)
     queue: dict[tuple[str, Path], Conflict] = field(default_factory=dict)
     queue_dropped: int = 0
+    _known: dict[tuple[str, Path], tuple[frozenset[bytes], Answer]] = field(default_factory=dict)
     _first_seen_ms: dict[tuple[str, Path], int] = field(default_factory=dict)
     _counted: dict[tuple[str, Path], frozenset[bytes]] = field(default_factory=dict)
 
@@ -91,26 +104,42 @@ class Resolutions:
         A strategy that fails, or leaves it to people, shows the last writer's value meanwhile.
         """
         strategy = self.strategies.of(conflict.document, conflict.path)
-        outcome: Outcome
-        try:
-            value, outcome = strategy.resolve(conflict), "resolved"
-        except Unresolved:
-            value, outcome = LastWriteWins().resolve(conflict), "waiting"
-        except (BadValue, *FALLBACK_ERRORS):
-            value, outcome = LastWriteWins().resolve(conflict), "failed"
-        self._count(conflict, strategy.name, outcome, now_ms)
-        return value
+        answer = self._of_before(conflict) or answer_of(strategy, conflict)
+        self._count(conflict, strategy.name, answer.outcome, now_ms)
+        return answer.value
+
+    def due(self, document: Document) -> Sequence[tuple[Strategy, Conflict]]:
+        """Conflicts whose users' functions were not asked yet: ask `answer_of`, on any thread."""
+        asked = ((self.strategies.of(c.document, c.path), c) for c in conflicts(document))
+        waiting = [(s, c) for s, c in asked if isinstance(s, Custom) and not self._of_before(c)]
+        return waiting[:KNOWN_MAX]
+
+    def know(self, strategy: Strategy, conflict: Conflict, answer: Answer) -> None:
+        """What `answer_of` gave for one that was due."""
+        key = (conflict.document, conflict.path)
+        if self.strategies.of(*key) is not strategy:
+            return  # others were chosen meanwhile
+        self._known.pop(key, None)
+        self._known[key] = _values(conflict), answer
+        while len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+
+    def _of_before(self, conflict: Conflict) -> Answer | None:
+        known = self._known.get((conflict.document, conflict.path))
+        return known[1] if known is not None and known[0] == _values(conflict) else None
 
     def follow(self, strategies: Strategies) -> None:
         """Resolve by these from now on; what waits for people does so only if they say it anew."""
         self.strategies = strategies
         self.queue.clear()
+        self._known.clear()
         self._counted.clear()
 
     def settled(self, document: str, path: Path) -> None:
         """A conflict is no more: its register holds one value again."""
         key = (document, path)
         self.queue.pop(key, None)
+        self._known.pop(key, None)
         self._first_seen_ms.pop(key, None)
         self._counted.pop(key, None)
 
@@ -129,7 +158,7 @@ class Resolutions:
         first_ms = self._first_seen_ms.setdefault(key, now_ms)
         if outcome == "waiting":
             self._enqueue(key, conflict)
-        values = frozenset(candidate.operation for candidate in conflict.candidates)
+        values = _values(conflict)
         if self._counted.get(key) == values:
             return
         self._counted[key] = values
@@ -154,6 +183,20 @@ class Resolutions:
         for notes in (self._first_seen_ms, self._counted):
             while len(notes) > 10 * HISTORY_MAX:
                 del notes[next(iter(notes))]
+
+
+def answer_of(strategy: Strategy, conflict: Conflict) -> Answer:
+    """Ask a strategy; one that fails, or leaves it to people, shows the last writer's value."""
+    try:
+        return Answer(strategy.resolve(conflict), "resolved")
+    except Unresolved:
+        return Answer(LastWriteWins().resolve(conflict), "waiting")
+    except (BadValue, *FALLBACK_ERRORS):
+        return Answer(LastWriteWins().resolve(conflict), "failed")
+
+
+def _values(conflict: Conflict) -> frozenset[bytes]:
+    return frozenset(candidate.operation for candidate in conflict.candidates)
 
 
 def show(document: Document, resolutions: Resolutions, now_ms: int) -> Value:

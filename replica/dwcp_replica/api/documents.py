@@ -106,11 +106,11 @@ class DocumentService(Protocol):
         """This member's word that it holds an operation durably; None while it is no member."""
         ...
 
-    def view(self, document: str) -> dict[str, Any] | None:
+    async def view(self, document: str) -> dict[str, Any] | None:
         """Heads and view of a document, conflicts shown by the strategies; None without it."""
         ...
 
-    def conflicts(self, readable: Callable[[str], bool]) -> dict[str, Any]:
+    async def conflicts(self, readable: Callable[[str], bool]) -> dict[str, Any]:
         """What waits for people, the history, and how strategies do, of documents readable."""
         ...
 
@@ -295,7 +295,7 @@ class DocumentsHandler:
         room = self._reader(request, name)
         if isinstance(room, web.Response):
             return room
-        shown = room.view(name)
+        shown = await room.view(name)
         if shown is None:
             return self._problems.json(404, "no-document", f"there is no document {name!r} here")
         return web.json_response(shown)
@@ -327,7 +327,7 @@ class DocumentsHandler:
             return client
         if room is None:
             return self._not_running()
-        return web.json_response(room.conflicts(partial(room.allows, client, write=False)))
+        return web.json_response(await room.conflicts(partial(room.allows, client, write=False)))
 
     async def conflicts_of(self, request: web.Request) -> web.Response:
         """Conflicts of one document; how strategies do is said of all."""
@@ -335,7 +335,7 @@ class DocumentsHandler:
         room = self._reader(request, name)
         if isinstance(room, web.Response):
             return room
-        return web.json_response(room.conflicts(partial(operator.eq, name)))
+        return web.json_response(await room.conflicts(partial(operator.eq, name)))
 
     def _reader(self, request: web.Request, name: str) -> DocumentService | web.Response:
         if len(name) > NAME_MAX:
@@ -392,5 +392,5 @@ async def _stream(room: DocumentService, name: str, stream: web.StreamResponse) 
         except TimeoutError:
             await stream.write(b": still here\n\n")
             continue
-        data = msgspec.json.encode(room.view(name))
+        data = msgspec.json.encode(await room.view(name))
         await stream.write(b"event: document\ndata: " + data + b"\n\n")

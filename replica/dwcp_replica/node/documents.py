@@ -23,9 +23,19 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from dwcp.crdt import Operation, Resolutions, Rules, Store, Voters, document_of, make_receipt, show
+from dwcp.crdt import (
+    Document,
+    Operation,
+    Resolutions,
+    Rules,
+    Store,
+    Voters,
+    document_of,
+    make_receipt,
+    show,
+)
 from dwcp.crdt.authors import EpochAuthors
-from dwcp.crdt.history import described
+from dwcp.crdt.history import answer_of, described
 from dwcp.crdt.talks import WINDOW_BYTES, Heard, Link
 from dwcp.docfile import DocumentFile, DocumentFileError, DocumentFileFull
 from dwcp.identity import Ed25519Verifier
@@ -284,23 +294,30 @@ class DocumentRoom:
             return access.refusal(client, PutRequest(key)) is None
         return access.may_read(client, key, b"")
 
-    def view(self, document: str) -> dict[str, Any] | None:
+    async def view(self, document: str) -> dict[str, Any] | None:
         """See DocumentService."""
         if document not in self.store:
             return None
         found = self.store.document(document)
-        self._choose()
+        await self._resolve(found)
         shown = show(found, self.resolutions, _now_ms())
         self._metrics.conflict_count.set(self.resolutions.conflict_count)
         return {"document": document, "heads": [h.hex() for h in found.heads], "view": shown}
 
-    def conflicts(self, readable: Callable[[str], bool]) -> dict[str, Any]:
+    async def conflicts(self, readable: Callable[[str], bool]) -> dict[str, Any]:
         """See DocumentService."""
-        self._choose()
         for document in self.store:
             if readable(document.name):
+                await self._resolve(document)
                 show(document, self.resolutions, _now_ms())
         return described(self.resolutions, readable)
+
+    async def _resolve(self, document: Document) -> None:
+        """Ask users' functions, which may take long, on a thread: nothing here waits for them."""
+        self._choose()
+        for strategy, conflict in self.resolutions.due(document):
+            answer = await asyncio.to_thread(answer_of, strategy, conflict)
+            self.resolutions.know(strategy, conflict, answer)
 
     def _choose(self) -> None:
         """Follow the rules that are agreed now."""

@@ -26,7 +26,7 @@ from dwcp.crdt import (
     conflicts,
     settle,
 )
-from dwcp.crdt.history import HISTORY_MAX, QUEUE_MAX
+from dwcp.crdt.history import HISTORY_MAX, QUEUE_MAX, answer_of
 from dwcp.crdt.merge3 import merge3
 from dwcp.crdt.values import canonical
 
@@ -292,3 +292,23 @@ class TestCheckResolver:
         fit = Custom("maximum", max)
         views = {Resolutions(Strategies(fit)).resolve(the_conflict(r), 0) for r in concurrent(3, 9)}
         assert views == {9}
+
+
+def test_a_users_function_is_asked_once_for_the_same_values() -> None:
+    """It may take long: members ask it on a thread, before they show the document."""
+    asked: list[int] = []
+
+    def largest(values: Sequence[Any]) -> Any:
+        asked.append(len(values))
+        return max(values)
+
+    one, *_ = concurrent(3, 9)
+    kept = Resolutions(Strategies(Custom("largest", largest)))
+    ((strategy, conflict),) = kept.due(one)
+    kept.know(strategy, conflict, answer_of(strategy, conflict))
+    assert not kept.due(one)
+    assert [kept.resolve(conflict, now) for now in (0, 1)] == [9, 9]
+    assert asked == [2]
+    kept.follow(Strategies(Custom("largest", largest)))
+    kept.know(strategy, conflict, answer_of(strategy, conflict))
+    assert len(kept.due(one)) == 1, "an answer of a strategy that was replaced does not count"
