@@ -9,8 +9,8 @@ import pytest
 
 from dwcp.wire.modes import NetworkReport
 from dwcp.wire.records import ModePolicy, Parameters
-from dwcp_replica.core.modes.decide import Mode
-from dwcp_replica.node.moding import is_news, mode_in_force
+from dwcp_replica.core.modes.decide import Mode, mode_in_force
+from dwcp_replica.node.moding import is_news
 from replica.harness import Http, Place, Tasks
 from replica.waiting import in_loop
 

@@ -252,8 +252,8 @@ class Replica:
                 self._applied(index, state, saved)
             case Saved() | TransferBegun() | Restored():
                 self._about_state(event)
-            case Wish(protocol):
-                self._keeper.wishes.wish(core, protocol)
+            case Wish():
+                self._keeper.wishes.wish(core, event)
             case HandOver() if not self._rests:
                 self._driver.hand_over(core)
             case Alarm() | Order() | ReadIndex() | Learners():

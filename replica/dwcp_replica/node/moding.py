@@ -19,12 +19,11 @@ import msgspec
 
 from dwcp.wire.envelope import Envelope, EnvelopeBody, envelope_signing_bytes
 from dwcp.wire.modes import NetworkReport
-from dwcp.wire.records import EpochRecord, Protocol
+from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import Submit
-from dwcp_replica.core.epochs.wishing import Wish
-from dwcp_replica.core.modes.decide import Mode
+from dwcp_replica.core.modes.decide import Mode, mode_in_force
 from dwcp_replica.core.modes.reach import Reach, reach
 from dwcp_replica.net.links import LinkWatch, Pace
 from dwcp_replica.node.engine import Engine
@@ -32,22 +31,10 @@ from dwcp_replica.node.mesh import Mesh
 from dwcp_replica.store import Store
 from dwcp_replica.store.modes import REPORTS_LIVE, report_of
 
-PROTOCOL_OF: Final[dict[Mode, Protocol]] = {
-    Mode.DATACENTER: "raft",
-    Mode.HYBRID: "raft",
-    Mode.INTERNET: "pbft",
-}
 NEWS_SHARE: Final = 0.1
 """A quantity that changed by less than this share is not worth an entry of the log."""
 
 _log = logging.getLogger(__name__)
-
-
-def mode_in_force(decided: Mode, protocol: Protocol) -> Mode:
-    """What runs: the decided mode, or the one whose protocol runs instead of it."""
-    if PROTOCOL_OF[decided] == protocol:
-        return decided
-    return Mode.INTERNET if protocol == "pbft" else Mode.DATACENTER
 
 
 def is_news(before: NetworkReport, now: NetworkReport) -> bool:
@@ -152,13 +139,12 @@ class ModeKeeper:
 
     def _wish(self) -> None:
         """Ask for the protocol of the decided mode, while another runs."""
-        state, standing = self._store.modes.state, self._engine.standing
-        decided = self._policy.detect or state.forced is not None or state.switches > 0
-        if not decided or standing.me is None:
+        standing = self._engine.standing
+        if standing.me is None:
             return
-        protocol = PROTOCOL_OF[state.mode]
-        if protocol != standing.record.protocol and standing.record.forced is None:
-            self._engine.inbox.put(Wish(protocol))
+        wish = self._store.modes.wish(standing.record, self._store.applied_index)
+        if wish is not None:
+            self._engine.inbox.put(wish)
 
     # --- telling --------------------------------------------------------------------------------
 

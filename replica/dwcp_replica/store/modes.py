@@ -21,7 +21,17 @@ from dwcp.wire.envelope import Envelope, EnvelopeBody
 from dwcp.wire.modes import ModeSetRequest, ModeSetResponse, NetworkReport, NetworkReported
 from dwcp.wire.operations import Failure
 from dwcp.wire.records import EpochRecord, ModePolicy
-from dwcp_replica.core.modes.decide import Decision, Mode, Rules, Switch, consider, force, switched
+from dwcp_replica.core.epochs.wishing import Wish
+from dwcp_replica.core.modes.decide import (
+    PROTOCOL_OF,
+    Decision,
+    Mode,
+    Rules,
+    Switch,
+    consider,
+    force,
+    switched,
+)
 from dwcp_replica.core.modes.reach import Reach, median
 from dwcp_replica.store import faults
 from dwcp_replica.store.layout import decoder, encode
@@ -111,10 +121,26 @@ class ModeBook:
         self._first = ModeState(first, first if self._policy.forced else None)
         self.state = self._first if data is None else _decode(data)
         self._saved = data
+        self._at_start = self.state.mode
 
     def enter(self, record: EpochRecord) -> None:
         """Entries of this epoch follow: its members report now."""
         self._record = record
+        self._at_start = self.state.mode
+
+    def wish(self, record: EpochRecord, applied_index: int) -> Wish | None:
+        """What a member of this epoch is to ask for; None where what runs is what was decided.
+
+        Nothing is said before all that came before the epoch is executed here.
+        """
+        state = self.state
+        decided = self._policy.detect or state.forced is not None or state.switches > 0
+        if not decided or record.forced is not None or applied_index < record.start_index:
+            return None
+        # while no entry of the epoch is executed, what is decided is what was so at its start
+        at_start = self._at_start if self._record.epoch == record.epoch else state.mode
+        wish = Wish(PROTOCOL_OF[state.mode], PROTOCOL_OF[at_start])
+        return None if wish.protocol == record.protocol else wish
 
     def save(self) -> None:
         """End an entry. What nobody has reported or asked for takes no place."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 import msgspec
@@ -52,6 +52,7 @@ from dwcp.wire.records import (
     ClientIdentity,
     EpochRecord,
     Member,
+    ModePolicy,
     Parameters,
     Protocol,
     Trust,
@@ -77,9 +78,11 @@ from dwcp_replica.core.effects import (
     TermRecord,
     Tick,
 )
+from dwcp_replica.core.epochs.wishing import Wish
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.sim.crypto import HashSigner, HashVerifier
 
+MODES = ModePolicy()
 WALL_MS = 1_700_000_000_000
 
 
@@ -93,6 +96,7 @@ class Conversation:
         timeout_ms: int = 400,
         protocol: Protocol = "pbft",
         trust: Trust = "Byzantine",
+        modes: ModePolicy = MODES,
     ) -> None:
         self.n = n
         self.now_ms = 1000
@@ -108,6 +112,7 @@ class Conversation:
             ),
             protocol=protocol,
             trust=trust,
+            parameters=Parameters(interval, timeout_ms, modes=modes),
         )
         self.records: list[list[Record]] = [[] for _ in range(n)]
         self.executed: list[list[tuple[int, bytes]]] = [[] for _ in range(n)]
@@ -271,6 +276,11 @@ class Conversation:
         """Give a member reason to PANIC."""
         self._act(member, Alarm())
 
+    def wish(self, members: Iterable[int], protocol: Protocol, at_start: Protocol) -> None:
+        """The mode that was decided asks these members for a protocol."""
+        for member in members:
+            self._act(member, Wish(protocol, at_start))
+
     def isolate(self, member: int) -> None:
         """Cut a member off from all others."""
         for other in range(self.n):
@@ -298,7 +308,7 @@ class Conversation:
 
     # --- effects ---------------------------------------------------------------------------------
 
-    def _act(self, me: int, event: Input) -> None:
+    def _act(self, me: int, event: Input | Wish) -> None:
         ready = self.replicas[me].step(event)
         self._say(me, ready)
         self.records[me] += ready.persist

@@ -22,6 +22,7 @@ from dwcp.wire.operations import (
     Result,
 )
 from dwcp.wire.records import EpochRecord, Member, ModePolicy, Parameters
+from dwcp_replica.core.epochs.wishing import Wish
 from dwcp_replica.core.quorum import faults
 from dwcp_replica.store import RefusalReason, Store
 from dwcp_replica.store.modes import REPORTS_LIVE
@@ -237,6 +238,31 @@ def test_former_members_reports_do_not_count() -> None:
     body = EnvelopeBody(0, 0, 0, (NetworkReport(log.now_ms, 1),))
     former = Envelope(log.genesis.members[3].identity, msgspec.msgpack.encode(body), bytes(64))
     assert log.store.check(former, body) is not None
+
+
+def test_a_member_asks_for_what_was_decided_once_it_has_executed_enough() -> None:
+    log = Log(4)
+    book, genesis = log.store.modes, log.genesis
+    assert book.wish(genesis, 0) is None, "PBFT runs, and nothing else was decided"
+    for _ in range(3):
+        log.round([1, 1, 1, 1])
+    index = log.store.applied_index
+    assert book.wish(genesis, index) == Wish("raft", "pbft")
+    raft = msgspec.structs.replace(genesis, epoch=1, protocol="raft", start_index=index)
+    log.store.enter(raft)
+    assert book.wish(raft, index) is None
+    back = msgspec.structs.replace(genesis, epoch=2, start_index=index + 1)
+    assert book.wish(back, index) is None, "what was decided before its start is not known yet"
+    assert book.wish(back, index + 1) == Wish("raft", "raft"), "a fail-over"
+    log.store.enter(back)
+    assert book.wish(back, index + 1) == Wish("raft", "raft")
+    assert book.wish(msgspec.structs.replace(back, forced="pbft"), index + 1) is None
+    for _ in range(6):
+        log.round([120, 120, 120, 120])
+    assert book.wish(back, log.store.applied_index) is None
+    assert book.wish(msgspec.structs.replace(raft, epoch=2), log.store.applied_index) == Wish(
+        "pbft", "raft"
+    )
 
 
 def test_a_restart_and_another_replica_hold_the_same() -> None:

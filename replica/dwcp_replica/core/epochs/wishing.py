@@ -2,8 +2,9 @@
 
 The wish is what the decided mode needs (core/modes); the request is signed only when this
 member's cool-down is over, and f+1 members' requests make a SWITCH, so that an honest one's
-cool-down binds (epochs.md, Switching). An epoch that ended in PBFT although Raft was wished for is
-a fail-over: the way back takes longer each time.
+cool-down binds (epochs.md, Switching). An epoch that ended in PBFT although Raft was what the log
+had decided is a fail-over: the way back takes longer each time. What this member had wished for
+last says nothing of that, since it may lag behind those who asked.
 """
 
 from __future__ import annotations
@@ -18,34 +19,38 @@ from dwcp_replica.core.state import Core
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """The protocol that the decided mode needs; said again while the epoch runs another."""
+    """The protocol that the decided mode needs; said again while the epoch runs another.
+
+    `at_start`: the one that it needed where the present epoch began.
+    """
 
     protocol: Protocol
+    at_start: Protocol
 
 
 class Wishes:
-    """What this member wishes for, and how long it must wait."""
+    """How long this member must wait before it asks."""
 
     def __init__(self) -> None:
-        self.wanted: Protocol | None = None
         self.cooldown = Cooldown()
         self._ran: Protocol | None = None
+        self._changed_ms: int | None = None
 
     def entered(self, core: Core) -> None:
-        """An epoch begins: note a switch, or a fail-over."""
+        """An epoch begins: whether a change of protocol was a fail-over, the next wish tells."""
         runs = core.record.protocol
-        if self._ran is not None and runs != self._ran:
-            away = self.wanted is not None and runs != self.wanted
-            cooldown, now_ms = self.cooldown, core.now_ms
-            self.cooldown = cooldown.failed(now_ms) if away else cooldown.switched(now_ms)
+        if self._changed_ms is not None:
+            self.cooldown = self.cooldown.switched(self._changed_ms)
+        self._changed_ms = core.now_ms if self._ran not in (None, runs) else None
         self._ran = runs
 
-    def wish(self, core: Core, protocol: Protocol) -> None:
+    def wish(self, core: Core, wish: Wish) -> None:
         """Ask for an epoch of this protocol as soon as patience allows; or ask again."""
-        self.wanted = protocol
         self._ran = core.record.protocol
+        self._judge(core, wish.at_start)
         if core.sealed or core.waiting or core.halted is not None:
             return
+        protocol = wish.protocol
         held = core.record.forced is not None  # what the admin holds is not for members to change
         if held or protocol == core.record.protocol or not triggers.can_end(core.record):
             return
@@ -55,3 +60,10 @@ class Wishes:
         elif not self.cooldown.failures or self.cooldown.allows(core.now_ms):
             # without a fail-over the cluster's own cool-down was part of the decision
             switching.request(core, protocol)
+
+    def _judge(self, core: Core, at_start: Protocol) -> None:
+        changed_ms, self._changed_ms = self._changed_ms, None
+        if changed_ms is not None:
+            away = at_start != core.record.protocol
+            cooldown = self.cooldown
+            self.cooldown = cooldown.failed(changed_ms) if away else cooldown.switched(changed_ms)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
+from dwcp.wire.records import Protocol
 from dwcp_replica.core.modes.reach import Reach
 
 
@@ -22,6 +24,20 @@ class Mode(StrEnum):
     DATACENTER = "Datacenter"
     HYBRID = "Hybrid"
     INTERNET = "Internet"
+
+
+PROTOCOL_OF: Final[dict[Mode, Protocol]] = {
+    Mode.DATACENTER: "raft",
+    Mode.HYBRID: "raft",
+    Mode.INTERNET: "pbft",
+}
+
+
+def mode_in_force(decided: Mode, protocol: Protocol) -> Mode:
+    """What runs: the decided mode, or the one whose protocol runs instead of it."""
+    if PROTOCOL_OF[decided] == protocol:
+        return decided
+    return Mode.INTERNET if protocol == "pbft" else Mode.DATACENTER
 
 
 @dataclass(frozen=True, slots=True)

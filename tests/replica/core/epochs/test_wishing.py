@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dwcp.wire.peer import PeerMessage
+from dwcp.wire.records import ModePolicy
 from dwcp.wire.switch import SwitchRequest
 from dwcp_replica.core.effects import Tick
+from dwcp_replica.core.epochs.cooldown import FIRST_MS
 from dwcp_replica.core.epochs.wishing import Wish
 from dwcp_replica.core.replica import Replica
 from replica.core.conversation import Conversation
@@ -24,10 +26,51 @@ def a_member() -> Replica:
 
 def test_a_wish_for_another_protocol_is_signed_and_repeated_as_it_is() -> None:
     replica = a_member()
-    first = asked(replica, Wish("raft"))
+    first = asked(replica, Wish("raft", "pbft"))
     assert [m.protocol for m in first if isinstance(m, SwitchRequest)] == ["raft"]
-    assert asked(replica, Wish("raft")) == first
+    assert asked(replica, Wish("raft", "pbft")) == first
 
 
 def test_a_wish_for_what_runs_asks_for_nothing() -> None:
-    assert asked(a_member(), Wish("pbft")) == []
+    assert asked(a_member(), Wish("pbft", "pbft")) == []
+
+
+def runs(talk: Conversation) -> set[str]:
+    return {replica.standing().record.protocol for replica in talk.replicas}
+
+
+def in_raft_by_wish() -> Conversation:
+    talk = Conversation(modes=ModePolicy(detect=True))
+    talk.wish(range(4), "raft", "pbft")
+    talk.wait(500)
+    assert runs(talk) == {"raft"}
+    return talk
+
+
+def test_a_switch_that_a_laggard_did_not_wish_for_is_no_fail_over() -> None:
+    """Two ask for PBFT; the others had wished for Raft last, and may all go back at once."""
+    talk = in_raft_by_wish()
+    talk.wish((0, 1), "pbft", "raft")
+    talk.wait(500)
+    assert runs(talk) == {"pbft"}
+    talk.wish((2, 3), "raft", "pbft")
+    talk.wait(500)
+    assert runs(talk) == {"raft"}
+
+
+def test_after_a_fail_over_the_way_back_is_longer_each_time() -> None:
+    talk = in_raft_by_wish()
+    for wait_ms in (FIRST_MS, 2 * FIRST_MS):
+        talk.alarm(1)
+        talk.alarm(2)
+        talk.wait(500)
+        assert runs(talk) == {"pbft"}
+        talk.wish(range(4), "raft", "raft")
+        talk.wait(wait_ms - 2000)
+        talk.wish(range(4), "raft", "raft")
+        talk.wait(500)
+        assert runs(talk) == {"pbft"}, "too early"
+        talk.wait(2000)
+        talk.wish(range(4), "raft", "raft")
+        talk.wait(500)
+        assert runs(talk) == {"raft"}
