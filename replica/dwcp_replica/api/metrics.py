@@ -10,6 +10,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from dwcp_replica.api.components import Component, ComponentCollector
+from dwcp_replica.api.views import PeerView
 from dwcp_replica.core.modes.reach import Link
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -26,6 +28,8 @@ class ReplicaMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.mode = "Internet"
+        """The mode that runs."""
         self._make_standing()
         self._make_core()
         self._make_transport()
@@ -33,6 +37,7 @@ class ReplicaMetrics:
         self._make_clients()
         self._make_process()
         self._make_documents()
+        self._make_components()
 
     def _gauge(self, name: str, about: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(f"dwcp_{name}", about, labels, registry=self.registry)
@@ -124,6 +129,25 @@ class ReplicaMetrics:
             "loss": self._gauge("link_loss_ratio", "Share of segments sent again.", ("peer",)),
             "rate_bps": self._gauge("link_rate_bits_per_second", "Achieved rate.", ("peer",)),
         }
+        self._peers = {
+            "last_contact_ms": self._gauge(
+                "peer_silence_seconds", "Since a member was heard last.", ("peer",)
+            ),
+            "lag": self._gauge("peer_lag", "Final entries that a member lacks.", ("peer",)),
+            "view": self._gauge("peer_view", "The view that a member says.", ("peer",)),
+        }
+        self._suspected = self._gauge(
+            "peer_suspected",
+            "1 while something speaks against a member; see the status.",
+            ("peer",),
+        )
+        self.mode_latency = Histogram(
+            "dwcp_v3_mode_latency_seconds",
+            "From an envelope's arrival here until it was executed here, by the mode that runs.",
+            ("mode",),
+            buckets=_COMMIT_BUCKETS_S,
+            registry=self.registry,
+        )
         self.reports = self._counter("network_reports", "Reports of its network sent to the log.")
         self.mode_switches = self._counter(
             "v3_mode_switches",
@@ -139,6 +163,26 @@ class ReplicaMetrics:
                 gauge.labels(peer).set(value / 1e6 if name.endswith("_us") else value)
             else:
                 gauge.remove(peer)
+
+    def show_peer(self, peer: PeerView) -> None:
+        """Set the gauges of one other member; what is not known is absent."""
+        for name, gauge in self._peers.items():
+            value = getattr(peer, name)
+            if value is not None:
+                gauge.labels(peer.name).set(value / 1e3 if name.endswith("_ms") else value)
+            else:
+                gauge.remove(peer.name)
+        self._suspected.labels(peer.name).set(peer.suspicion is not None)
+
+    def _make_components(self) -> None:
+        """The brief's view of the same counts: by component."""
+        self.registry.register(
+            ComponentCollector(
+                Component("consensus", self.commit_seconds, (self.rejected, self.busy)),
+                Component("sync", self.sync_latency_seconds, (self.document_refused,)),
+                Component("log", self.fsync_seconds, (self.wal_damage,)),
+            )
+        )
 
     def _make_clients(self) -> None:
         self.rejected = self._counter(
@@ -164,6 +208,9 @@ class ReplicaMetrics:
 
     def _make_process(self) -> None:
         self.ready = self._gauge("ready", "1 while this replica votes.")
+        self.healthy = self._gauge(
+            "healthy", "1 while this replica commits, or is idle and able to; see the status."
+        )
         self.muted = self._gauge("muted", "1 while this replica signs nothing; see the status.")
         self.disk_full = self._gauge("disk_full", "1 while there is no room for the log.")
         self.start_refused = self._gauge(
@@ -221,6 +268,11 @@ class ReplicaMetrics:
         )
         self._sync_seconds = 0.0
         self._syncs = 0
+
+    def committed(self, latency_s: float) -> None:
+        """An envelope that came in here was executed here, so many seconds later."""
+        self.commit_seconds.observe(latency_s)
+        self.mode_latency.labels(self.mode).observe(latency_s)
 
     def synced(self, latency_s: float) -> None:
         """A document became level with a peer."""

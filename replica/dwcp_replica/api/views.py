@@ -37,7 +37,9 @@ class PeerView(Struct, frozen=True, rename="camel"):
     named, or a former member. `connected`: our connection to it stands. `last_contact_ms`:
     milliseconds since its last frame, null when there was none. `final_index`, `view` and `epoch`:
     what it said last, a hint. The link to it as it was measured, null where it is not known: round
-    trip and jitter in microseconds, the share of segments sent again, bits per second.
+    trip and jitter in microseconds, the share of segments sent again, bits per second. `lag`: the
+    entries that are final here and, as it says, not there. `suspicion`: why it can not be counted
+    on now, null while nothing speaks against it.
     """
 
     name: str
@@ -51,6 +53,8 @@ class PeerView(Struct, frozen=True, rename="camel"):
     rate_bps: int | None = None
     epoch: int | None = None
     role: Literal["member", "learner", "former"] = "member"
+    lag: int | None = None
+    suspicion: str | None = None
 
 
 class NetworkView(Struct, frozen=True, rename="camel"):
@@ -104,6 +108,8 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     `started_at` is UTC in RFC 3339; hashes are hexadecimal. `record` is the hash of the epoch
     record in force and `members` are its members, in the order of their numbers; `id` is this
     replica's number there. `settled`: a quorum of the members holds the start of the epoch.
+    `healthy`: this replica has committed recently, or is idle and able to; else `illness` says what
+    keeps it from that. `commit_age_ms`: milliseconds since an entry became final in this life.
     """
 
     cluster: str
@@ -141,6 +147,9 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     revision: int = 0
     pending_requests: int = 0
     ready: bool
+    healthy: bool = False
+    illness: str | None = None
+    commit_age_ms: int | None = None
     mute: str | None = None
     evidence: tuple[EvidenceSummary, ...] = ()
     peers: tuple[PeerView, ...] = ()

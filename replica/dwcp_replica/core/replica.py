@@ -212,6 +212,7 @@ class Replica:
             stable=core.low,
             stable_state=core.stable.state if core.stable else b"",
             pending=len(core.pool),
+            waits_since_ms=core.pool.oldest_ms(),
             mute=core.mute,
             halted=core.halted,
             evidence=tuple(evidence_held[m] for m in sorted(evidence_held)),

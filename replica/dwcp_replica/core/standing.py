@@ -16,7 +16,7 @@ class Standing:
     `record` is the newest epoch record, `me` this replica's number in it or None; `peers` go by
     the record's numbers, `outsiders` (learners and former members) by the directory's. `sealed`:
     the epoch has ended here, the next is being agreed on. `waiting`: the start of the epoch is
-    being fetched.
+    being fetched. `waits_since_ms`: since when (core time) the oldest request has been the oldest.
     """
 
     epoch: int
@@ -30,6 +30,7 @@ class Standing:
     stable: int
     stable_state: bytes
     pending: int
+    waits_since_ms: int | None
     mute: str | None
     halted: str | None
     evidence: tuple[EvidenceFound, ...]

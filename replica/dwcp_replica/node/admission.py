@@ -159,7 +159,7 @@ class Admission:
         for outcome in outcomes:
             since = self._forget(outcome.request)
             if since is not None:
-                self._metrics.commit_seconds.observe(time.monotonic() - since)
+                self._metrics.committed(time.monotonic() - since)
             if self.desk.wants(outcome.client, outcome.request):
                 reply = self._reply(outcome)
                 if reply is not None:

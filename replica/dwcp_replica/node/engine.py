@@ -162,6 +162,11 @@ class Engine:
         return self._phases.commit_ms
 
     @property
+    def committed_s(self) -> float | None:
+        """When (monotonic) an entry became final here last; None before the first."""
+        return self._phases.final_s
+
+    @property
     def idle(self) -> bool:
         """True when nothing waits to be stepped, written or let out."""
         return not (self.inbox or self._filling or self._releasing)

@@ -67,6 +67,7 @@ class ModeKeeper:
         )  # fmt: skip
         mesh.measured = self.links.take
         self._mode = self.mode
+        metrics.mode = self._mode.value
         self._switches = store.modes.state.switches
         self._reported: NetworkReport | None = None
 
@@ -164,6 +165,7 @@ class ModeKeeper:
         if before is not self._mode:
             standing = self._engine.standing
             node = "" if standing.me is None else standing.record.members[standing.me].name
+            self._metrics.mode = self._mode.value
             self._metrics.mode_switches.labels(node, before, self._mode).inc()
             extra = {"from": before, "to": self._mode, "decided": state.mode}
             _log.info("mode-switched", extra={"epoch": standing.epoch, **extra})

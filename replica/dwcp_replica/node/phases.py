@@ -31,6 +31,8 @@ class PhaseClock:
         self._accepted: dict[int, float] = {}
         self._prepared: dict[int, tuple[float, float]] = {}
         self._whole_s: deque[float] = deque(maxlen=WHOLE_MAX)
+        self.final_s: float | None = None
+        """When an entry became final last; None before the first."""
 
     @property
     def commit_ms(self) -> float | None:
@@ -48,6 +50,7 @@ class PhaseClock:
                     self._accepted[entry.header.index] = now_s
                 case CertificateRecord(certificate) if certificate.kind == "prepare":
                     self._note_prepared(certificate.header.index, now_s)
+        self.final_s = now_s if ready.apply else self.final_s
         for entry in ready.apply:
             self._note_final(entry.header.index, now_s)
 

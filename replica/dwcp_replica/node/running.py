@@ -54,6 +54,7 @@ from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.config import LOG_BYTES_MIN, Address
 from dwcp_replica.node.documents import DocumentRoom
 from dwcp_replica.node.engine import Engine
+from dwcp_replica.node.health import Pulse
 from dwcp_replica.node.hooks import HookMaker, OutboundHook, ReplyHook
 from dwcp_replica.node.mesh import Mesh
 from dwcp_replica.node.moding import ModeKeeper
@@ -114,6 +115,7 @@ class RunningReplica:
         self.engine = Engine(
             found.core, store, found.shelf, found.journal, self.keeper, self, interval, metrics
         )
+        self.pulse = Pulse(self.engine)
         self.replay_upto = self.engine.standing.final
         self._read_from = self.engine.standing.last
         self.admission = Admission(
@@ -155,7 +157,7 @@ class RunningReplica:
         reading, watching = self.admission.reading, self.admission.watching
         tasks = [self.engine.run(), self._gate.run(), self.mesh.run()]
         tasks += [reading.run(), watching.run(), self._notice()]
-        return [*tasks, *self.modes.tasks(), self.documents.run()]
+        return [*tasks, *self.modes.tasks(), self.documents.run(), self.pulse.watch()]
 
     async def _notice(self) -> None:
         """Tell those who wait for events whenever something was executed."""

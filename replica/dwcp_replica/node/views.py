@@ -26,6 +26,7 @@ from dwcp_replica.core.modes.reach import Reach
 from dwcp_replica.core.quorum import faults
 from dwcp_replica.net.roster import Roster
 from dwcp_replica.node.config import NodeConfig
+from dwcp_replica.node.health import Contact, suspicion
 from dwcp_replica.node.running import RunningReplica
 from dwcp_replica.store.modes import network_of
 
@@ -51,11 +52,20 @@ def status(
         phase=phase,
         reason=hindrance,
         ready=hindrance is None,
+        healthy=(illness := illness_of(hindrance, running)) is None,
+        illness=illness,
         version=VERSION,
         pid=os.getpid(),
         started_at=started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         **known,
     )
+
+
+def illness_of(hindrance: str | None, running: RunningReplica | None) -> str | None:
+    """What keeps a process from committing; None while it commits, or is idle and able to."""
+    if hindrance is not None:
+        return hindrance
+    return "it does not run" if running is None else running.pulse.illness()
 
 
 def evidence(running: RunningReplica) -> list[EvidenceView]:
@@ -72,6 +82,7 @@ def evidence(running: RunningReplica) -> list[EvidenceView]:
 def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningReplica | None) -> None:
     """Set the gauges to what is so now."""
     metrics.ready.set(hindrance is None)
+    metrics.healthy.set(illness_of(hindrance, running) is None)
     if running is None:
         return
     standing = running.engine.standing
@@ -109,6 +120,8 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     metrics.peers_connected.set(sum(map(running.mesh.connected, others)))
     for number in others:
         metrics.show_link(roster.name(number), running.modes.links.link(number))
+    for peer in _peers(running):
+        metrics.show_peer(peer)
 
 
 def _of_record(record: EpochRecord, name: str) -> dict[str, Any]:
@@ -154,6 +167,7 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
         "state_transfer_left": standing.transfer_left,
         "revision": running.store.revision,
         "pending_requests": standing.pending,
+        "commit_age_ms": running.pulse.commit_age_ms,
         "mute": standing.mute,
         "evidence": tuple(
             EvidenceSummary(**_summary(running.record, found)) for found in standing.evidence
@@ -205,6 +219,7 @@ def _summary(record: EpochRecord, found: EvidenceFound) -> dict[str, Any]:
 
 def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
     standing, roster = running.engine.standing, running.mesh.roster
+    proven = {found.member: found.kind for found in standing.evidence}
     peers = []
     for number in roster.others():
         member = roster.members[number]
@@ -212,11 +227,13 @@ def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
         said = standing.outsiders if position is None else standing.peers
         last = said.get(number if position is None else position)
         link = running.modes.links.link(number)
+        silence_ms = running.mesh.server.silence_ms(number)
+        contact = Contact(last, silence_ms, None if position is None else proven.get(position))
         peers.append(
             PeerView(
                 name=member.name,
                 connected=running.mesh.connected(number),
-                last_contact_ms=running.mesh.server.silence_ms(number),
+                last_contact_ms=silence_ms,
                 final_index=None if last is None else last.final,
                 view=None if last is None else last.view,
                 rtt_us=link.rtt_us,
@@ -225,6 +242,8 @@ def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
                 rate_bps=link.rate_bps,
                 epoch=None if last is None else last.epoch,
                 role=_role(roster, number),
+                lag=None if last is None else max(0, standing.final - last.final),
+                suspicion=suspicion(standing, contact) if roster.is_member(number) else None,
             )
         )
     return tuple(peers)

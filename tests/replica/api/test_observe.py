@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from dwcp.identity import Ed25519Verifier
+from dwcp.wire.envelope import Rejected
 from dwcp.wire.peer import Equivocation
 from dwcp.wire.records import scope_of
 from replica.harness import Place, RawClient, Tasks
@@ -81,7 +82,11 @@ async def test_the_metrics_of_the_brief_are_there(tmp_path: Path) -> None:
             "dwcp_pending_requests": 0, "dwcp_final_index": 2, "dwcp_applied_index": 2,
             "dwcp_stable_checkpoint": 0, "dwcp_pre_prepare_log_size": 2, "dwcp_ready": 1,
             "dwcp_muted": 0, "dwcp_disk_full": 0, "dwcp_store_revision": 2,
-            "dwcp_peers_connected": 3, "dwcp_state_diverged": 0,
+            "dwcp_peers_connected": 3, "dwcp_state_diverged": 0, "dwcp_healthy": 1,
+            'dwcp_v3_mode_latency_seconds_count{mode="Internet"}': 2,
+            'dwcp_v3_component_operations_total{component="consensus"}': 2,
+            'dwcp_v3_component_errors_total{component="consensus"}': 0,
+            'dwcp_v3_component_latency_seconds_count{component="consensus"}': 2,
         }  # fmt: skip
         found = {name: await cluster.http.metric(backup, name) for name in expected}
         assert found == expected
@@ -93,6 +98,58 @@ async def test_the_metrics_of_the_brief_are_there(tmp_path: Path) -> None:
         assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert b"dwcp_prepare_log_size" in body
         assert b"dwcp_commit_log_size" in body
+
+
+@in_loop
+async def test_what_was_refused_is_an_error_of_its_component(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        client = await cluster.bootstrap()
+        place = cluster.places[0]
+        forged = msgspec.structs.replace(client.put(b"k"), sig=bytes(64))
+        answer = await cluster.http.post(place, forged)
+        assert isinstance(answer, Rejected)
+        name = 'dwcp_v3_component_errors_total{component="consensus"}'
+        assert await cluster.http.metric(place, name) == 1
+
+
+@in_loop
+async def test_a_process_that_was_never_started_as_a_member_is_not_healthy(tmp_path: Path) -> None:
+    """The predecessor called it healthy, and followers at work unhealthy."""
+    async with Tasks(tmp_path) as cluster:
+        http, places = cluster.http, cluster.places
+        for place in places:
+            await http.eventually(lambda p=place: http.is_up(p), what=place.name)
+            status = await http.status(place)
+            assert (status["healthy"], status["illness"]) == (False, "waiting for the genesis")
+            assert await http.metric(place, "dwcp_healthy") == 0
+        await cluster.bootstrap()
+        for place in places:
+            status = await http.status(place)
+            assert (status["healthy"], status["illness"]) == (True, None), "idle, and able to"
+
+            async def trusts_all(place: Place = place) -> bool:
+                peers = (await http.status(place))["peers"]
+                return all(peer["suspicion"] is None and peer["lag"] == 0 for peer in peers)
+
+            await http.eventually(trusts_all, what="nobody suspected")
+
+
+@in_loop
+async def test_who_is_down_is_suspected_with_a_reason(tmp_path: Path) -> None:
+    async with Tasks(tmp_path) as cluster:
+        await cluster.bootstrap()
+        http, (first, *_, last) = cluster.http, cluster.places
+        assert await cluster.stop(last) == 0
+
+        async def suspects() -> bool:
+            peers = {peer["name"]: peer for peer in (await http.status(first))["peers"]}
+            return str(peers[last.name]["suspicion"]).startswith("silent for")
+
+        await http.eventually(suspects, what="suspicion")
+        status = await http.status(first)
+        assert status["healthy"], "three of four commit"
+        assert [p["name"] for p in status["peers"] if p["suspicion"]] == [last.name]
+        assert await http.metric(first, f'dwcp_peer_suspected{{peer="{last.name}"}}') == 1
 
 
 @in_loop
