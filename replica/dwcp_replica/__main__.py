@@ -15,14 +15,13 @@ from typing import Final, get_args
 import click
 import uvloop
 
-from dwcp_replica.net.tls import server_context
+from dwcp.certificates import TlsFiles
 from dwcp_replica.node.config import (
     EXIT_FAULT,
     EXIT_REFUSED,
     LOG_BYTES_MIN,
     Address,
     NodeConfig,
-    TlsFiles,
 )
 from dwcp_replica.node.hooks import HookMaker
 from dwcp_replica.node.log import LogFormat, configure
@@ -97,11 +96,12 @@ def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
         return None
     if certificate is None or key is None:
         raise click.UsageError("--client-tls-certificate and --client-tls-key belong together")
+    files = TlsFiles(certificate, key)
     try:
-        server_context(certificate, key)
+        files.context()
     except (OSError, ssl.SSLError) as error:
         raise click.UsageError(f"{certificate} and {key} can not be used: {error}") from None
-    return TlsFiles(certificate, key)
+    return files
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

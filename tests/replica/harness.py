@@ -27,6 +27,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from dwcp.certificates import TlsFiles
 from dwcp.epochs import Invitation, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.matching import ReplyChecker
@@ -68,7 +69,7 @@ from dwcp.wire.records import (
 )
 from dwcp.wire.signing import ZERO_HASH
 from dwcp.wire.switch import AdminSwitch
-from dwcp_replica.node.config import LOG_BYTES_MIN, Address, NodeConfig, TlsFiles
+from dwcp_replica.node.config import LOG_BYTES_MIN, Address, NodeConfig
 from dwcp_replica.node.process import ReplicaProcess
 from dwcp_replica.sim.strategies import strategy_hooks
 from replica.ports import free_port

@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from dwcp.certificates import Renewed, TlsFiles
 from dwcp.gateway.desk import Desk, code_of
 from dwcp.gateway.metrics import GatewayMetrics
 from dwcp.gateway.services import METHODS, STREAMS, UNARY, Method, Stream, Unary
@@ -49,11 +50,17 @@ class RpcServer:
             generic = grpc.method_handlers_generic_handler(service, those)
             self._server.add_generic_rpc_handlers((generic,))
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which is a free one for 0. Raises OSError."""
+    async def start(self, host: str, port: int, files: TlsFiles | None = None) -> int:
+        """Listen, with TLS where there are files; the port, which is a free one for 0.
+
+        Raises OSError, also when the files can not be used.
+        """
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound: int = self._server.add_insecure_port(where)
+            if files is None:
+                bound: int = self._server.add_insecure_port(where)
+            else:
+                bound = self._server.add_secure_port(where, _credentials(files))
         except RuntimeError as error:
             raise OSError(0, str(error)) from None
         await self._server.start()
@@ -130,6 +137,24 @@ class RpcServer:
             await context.abort(_CODES[code], failure[1])
         finally:
             self._metrics.answered(method.path, f"grpc-{code}", began_s)
+
+
+def _credentials(files: TlsFiles) -> Any:
+    """What the gRPC port shows: asked for at each handshake, from a thread of the library's."""
+    renewed = Renewed(files)
+
+    def newer() -> Any:
+        return _configuration(files) if renewed.look() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(files), newer, require_client_authentication=files.authority is not None
+    )
+
+
+def _configuration(files: TlsFiles) -> Any:
+    authority = None if files.authority is None else files.authority.read_bytes()
+    pair = (files.key.read_bytes(), files.certificate.read_bytes())
+    return grpc.ssl_server_certificate_configuration([pair], authority)
 
 
 def decode(method: Method, data: bytes) -> Message:

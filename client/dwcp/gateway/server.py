@@ -19,11 +19,10 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 from google.protobuf.message import Message
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from dwcp import errors
 from dwcp.gateway.desk import ETCD_VERSION, UNIMPLEMENTED, Desk, code_of
+from dwcp.gateway.health import show_metrics, why_unhealthy
 from dwcp.gateway.metrics import GatewayMetrics
 from dwcp.gateway.openapi import document
 from dwcp.gateway.services import METHODS, PATHS, STREAMS, UNARY
@@ -47,7 +46,6 @@ from dwcp.wire.operations import (
 
 BODY_BYTES_MAX: Final = 2 * MAX_ENVELOPE_BYTES
 """Base64 and names around what fits an envelope."""
-HEALTH_TIMEOUT_MS: Final = 3000
 SHUTDOWN_S: Final = 2.0
 NOT_FOUND: Final = 5
 HTTP_STATUS: Final = {
@@ -128,12 +126,9 @@ class Gateway:
 
     async def _health(self, request: web.Request) -> web.Response:
         old = request.query.get("serializable") == "true"
-        try:
-            await self._desk.client.range(
-                b"health", count_only=True, serializable=old, timeout_ms=HEALTH_TIMEOUT_MS
-            )
-        except errors.DWCPError as error:
-            return _json({"health": "false", "reason": str(error)}, 503)
+        reason = await why_unhealthy(self._desk, serializable=old)
+        if reason is not None:
+            return _json({"health": "false", "reason": reason}, 503)
         return _json({"health": "true", "reason": ""})
 
     async def _version(self, _request: web.Request) -> web.Response:
@@ -143,9 +138,7 @@ class Gateway:
         return _json(document())
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
-        self._metrics.look(self._desk.client)
-        text = generate_latest(self._metrics.registry)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        return show_metrics(self._desk, self._metrics)
 
     # --- inside --------------------------------------------------------------------------------
 

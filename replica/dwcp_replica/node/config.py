@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from dwcp.certificates import TlsFiles
+
 EXIT_STOPPED: Final = 0
 EXIT_FAULT: Final = 70
 """An invariant does not hold, or the disk failed: this process can not go on."""
@@ -13,7 +15,6 @@ EXIT_LOCKED: Final = 75
 """Another process holds the data directory."""
 EXIT_REFUSED: Final = 78
 """The arguments or the data directory can not be used: starting again will not help."""
-
 
 LOG_BYTES_MIN: Final = 64 * 1024 * 1024
 """So much log is kept before a snapshot is worth its cost."""
@@ -33,14 +34,6 @@ class Address:
         if not colon or not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
             raise ValueError(f"{text!r} is not HOST:PORT")
         return cls(host.removeprefix("[").removesuffix("]"), int(port))
-
-
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """A certificate for the client port and its key, PEM files in the shape of cert-manager."""
-
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True)

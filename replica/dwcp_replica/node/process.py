@@ -17,6 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
+from dwcp.certificates import renewing_context
 from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, scope_of
 from dwcp.wire.switch import AdminSwitch
@@ -45,6 +46,7 @@ from dwcp_replica.node.hooks import HookMaker
 from dwcp_replica.node.machines import load_machine
 from dwcp_replica.node.recovered import recover
 from dwcp_replica.node.running import RunningReplica
+from dwcp_replica.node.throwaway import throwaway_context
 from dwcp_replica.store.records import View
 
 _REASONS: Final[dict[type[DataFault], str]] = {
@@ -128,13 +130,16 @@ class ReplicaProcess:
     def _client_context(self) -> ssl.SSLContext | None:
         """The TLS context of the client port; None for plain HTTP.
 
-        A member whose directory is refused has no certificate of its own, and says so in plain.
+        A member whose directory is refused has no certificate of its own, and makes one that
+        nobody knows: probes reach it, and clients refuse it.
         """
         files, directory = self.config.client_tls_files, self._directory
         if files is not None:
-            return server_context(files.certificate, files.key)
-        if not self.config.client_tls or directory is None:
+            return renewing_context(files)
+        if not self.config.client_tls:
             return None
+        if directory is None:
+            return throwaway_context(self.config.name)
         return server_context(directory.tls_certificate_path, directory.tls_key_path)
 
     def _refuse(self, fault: DataFault) -> int | None:

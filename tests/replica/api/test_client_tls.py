@@ -2,87 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from aiohttp import web
 
 from dwcp import errors
 from dwcp.client import Client
 from dwcp.wire.records import SignedGenesis
 from dwcp_replica.__main__ import main
-from dwcp_replica.node.config import EXIT_REFUSED, TlsFiles
+from dwcp_replica.node.config import EXIT_REFUSED
+from dwcp_replica.node.throwaway import throwaway_context
+from replica.authority import Authority
 from replica.harness import Tasks
 from replica.waiting import in_loop, until
-
-
-class Authority:
-    """A user's own authority, as cert-manager has one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
-        usage = x509.KeyUsage(
-            digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-            key_encipherment=False, data_encipherment=False, key_agreement=False,
-            encipher_only=False, decipher_only=False,
-        )  # fmt: skip
-        self.certificate = (
-            self._builder(name, self.key)
-            .issuer_name(name)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
-        (path / "ca.crt").write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str, host: str = "127.0.0.1") -> TlsFiles:
-        key = ec.generate_private_key(ec.SECP256R1())
-        alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        certificate = (
-            self._builder(subject, key)
-            .issuer_name(self.certificate.subject)
-            .add_extension(alternative, critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
-                critical=False,
-            )
-            .sign(self.key, hashes.SHA256())
-        )
-        files = TlsFiles(self.path / f"{name}.crt", self.path / f"{name}.key")
-        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        files.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return files
-
-    @staticmethod
-    def _builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-        )
 
 
 def tls_tasks(path: Path) -> Tasks:
@@ -171,3 +107,26 @@ def test_files_that_do_not_fit_are_refused_at_the_start(
     assert "belong together" in capsys.readouterr().err
     assert main([*start, *certificate, "--client-tls-key", str(other.key)]) == EXIT_REFUSED
     assert "can not be used" in capsys.readouterr().err
+
+
+@in_loop
+async def test_a_member_without_a_certificate_answers_probes_over_tls() -> None:
+    """A kubelet asks over https, and would restart a refused member that answers in plain."""
+    app = web.Application()
+    app.router.add_get("/healthz", _ok)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=throwaway_context("a-0")).start()
+    try:
+        url = f"https://127.0.0.1:{runner.addresses[0][1]}/healthz"
+        async with aiohttp.ClientSession() as http, http.get(url, ssl=False) as response:
+            assert response.status == 200
+        async with aiohttp.ClientSession() as http:
+            with pytest.raises(aiohttp.ClientSSLError):
+                await http.get(url)
+    finally:
+        await runner.cleanup()
+
+
+async def _ok(_request: web.Request) -> web.Response:
+    return web.Response(text="ok")

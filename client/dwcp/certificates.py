@@ -1,0 +1,90 @@
+"""Certificates in files, as servers here show them: read anew when the files change.
+
+cert-manager and Kubernetes replace the files of a Secret while the server runs. Nobody is told, so
+a handshake looks first: files that have changed and fit together count from that handshake on;
+such as do not fit yet, or are gone, are left for the next one, and what was read last goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+_Stamps = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """A certificate and its key, PEM files in the shape of cert-manager.
+
+    authority: callers must show a certificate that one of these vouches for; None lets anybody in.
+    """
+
+    certificate: Path
+    key: Path
+    authority: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """The context of the accepting side, from what the files hold now.
+
+        Raises OSError or ssl.SSLError when they are missing or do not belong together.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(self.certificate, self.key)
+        if self.authority is not None:
+            context.load_verify_locations(self.authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def stamps(self) -> _Stamps:
+        """Differ when a file does. Raises OSError."""
+        files = (self.certificate, self.key, *([self.authority] if self.authority else []))
+        found = [path.stat() for path in files]
+        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
+
+
+class Renewed:
+    """The files' newest contents that fit together. Raises what `TlsFiles.context` does."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self.files = files
+        self._stamps = files.stamps()
+        self.context = files.context()
+        self._told: object = None
+
+    def look(self) -> bool:
+        """Read the files when they have changed; True when they then fit together."""
+        try:
+            stamps = self.files.stamps()
+            if stamps == self._stamps:
+                return False
+            context = self.files.context()
+        except OSError as error:  # ssl.SSLError is one
+            if str(error) != self._told:
+                _log.warning("%s can not be used yet: %s", self.files.certificate, error)
+            self._told = str(error)
+            return False
+        self._stamps, self.context, self._told = stamps, context, None
+        return True
+
+
+def renewing_context(files: TlsFiles) -> ssl.SSLContext:
+    """A server's context that follows its files from one handshake to the next.
+
+    Raises OSError or ssl.SSLError when they can not be used now.
+    """
+    renewed = Renewed(files)
+    outer = files.context()
+
+    def choose(connection: ssl.SSLObject, _name: str | None, _outer: Any) -> None:
+        renewed.look()
+        connection.context = renewed.context
+
+    outer.sni_callback = choose  # is called without a name too
+    return outer
