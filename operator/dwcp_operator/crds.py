@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel
 
-from dwcp_operator import backups, resources, rules
+from dwcp_operator import access, backups, resources, rules
 from dwcp_operator.backups import DWCPBackup
 from dwcp_operator.resources import DWCPCluster
 
@@ -40,7 +40,13 @@ BACKUP_COLUMNS: Final = (
     ("File", "string", ".status.last.file", "The newest backup"),
 )
 
-_LIST_KEYS: Final = {"conditions": "type", "members": "name", "volumes": "member", "sites": "name"}
+_LIST_KEYS: Final = {
+    "conditions": "type",
+    "members": "name",
+    "volumes": "member",
+    "sites": "name",
+    "access": "client",
+}
 _DROPPED: Final = frozenset({"title", "additionalProperties", "examples"})
 
 
@@ -320,12 +326,47 @@ def _spec_rules() -> Iterator[Schema]:
         "fieldPath": ".upgrade.settleTime",
         "reason": "FieldValueInvalid",
     }
+    yield from _access_rules()
     for fixed in rules.FIXED:
         yield {
             "rule": _unchanged(fixed.path),
             "message": fixed.sentence(),
             "reason": "FieldValueForbidden",
         }
+
+
+def _access_rules() -> Iterator[Schema]:
+    yield {
+        "rule": "!has(self.access) || self.access.all(a, a.client in self.clients)",
+        "message": f"spec.access {access.NO_CLIENT}",
+        "fieldPath": ".access",
+        "reason": "FieldValueInvalid",
+    }
+    yield {
+        "rule": (
+            "!has(self.access) || "
+            "self.clients.exists(c, !self.access.exists(a, a.client == c && !a.admin))"
+        ),
+        "message": f"spec.access {access.NO_ADMIN}",
+        "fieldPath": ".access",
+        "reason": "FieldValueInvalid",
+    }
+    yield {
+        "rule": (
+            "!has(self.gateway) || !has(self.gateway.client) || self.gateway.client in self.clients"
+        ),
+        "message": f"spec.gateway {access.NO_CLIENT}",
+        "reason": "FieldValueInvalid",
+    }
+    yield {
+        "rule": (
+            "!has(self.gateway) || !self.gateway.anonymous || has(self.gateway.client) && "
+            "has(self.access) && self.access.exists(a, a.client == self.gateway.client && "
+            "!a.admin && (!has(a.write) || size(a.write) == 0))"
+        ),
+        "message": f"spec.gateway {access.NO_READER}",
+        "reason": "FieldValueInvalid",
+    }
 
 
 def _literal(value: str | int) -> str:

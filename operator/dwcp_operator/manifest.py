@@ -236,8 +236,9 @@ def _sentence(details: ErrorDetails, location: Location) -> str:
     if kind == "literal_error":
         return f"{given} is not known: use {_choices(location)}"
     if kind in _SENTENCES:
-        # What is wrong with the whole says itself where.
-        return f"{given} {_SENTENCES[kind].format(**details.get('ctx', {}))}".lstrip()
+        # What is wrong with the whole says itself where, or names a field below with a dot.
+        said = _SENTENCES[kind].format(**details.get("ctx", {}))
+        return f"{given}{said}" if said.startswith(".") else f"{given} {said}".lstrip()
     return f"{given} does not do: {details['msg']}"
 
 

@@ -13,6 +13,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from dwcp_operator import rules
 from dwcp_operator.documents import Documents
+from dwcp_operator.access import (
+    AccessStatus,
+    ClientAccess,
+    Gateway,
+    GatewayStatus,
+    Tls,
+    access_problem,
+    gateway_problem,
+)
 from dwcp_operator.fields import EMPTY, Label, Model, Time, Unique, refuse
 from dwcp_operator.modes import Modes
 from dwcp_operator.pods import Monitoring, Placement, PodTemplate, Resources, Upgrade
@@ -195,6 +204,15 @@ class ClusterSpec(Model):
     """Names of the clients that may read and write; a key is made for each of them."""
     documents: Documents | None = None
     """How documents are handled; absent: as clients with an administrator's rights have set it."""
+    access: Annotated[tuple[ClientAccess, ...], Field(strict=False, max_length=16)] | None = None
+    """What clients may do. A client without an entry may do everything. When the field is absent,
+    what was agreed on through the log stays."""
+    tls: Tls | None = None
+    """TLS on the members' client port; absent, plain HTTP: requests and answers are signed, and not
+    encrypted. Without secretName each member shows the certificate that it made on its volume,
+    which the genesis names. Local clusters always speak TLS so."""
+    gateway: Gateway | None = None
+    """Gateways for programs that speak etcd's API; none when absent."""
     bootstrap: Bootstrap | None = None
     """How the cluster begins; absent for a new, empty cluster."""
 
@@ -213,6 +231,14 @@ class ClusterSpec(Model):
                 f"adopts {len(adopt.volumes)} volumes for {self.replicas} replicas:"
                 " name one volume for each member"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _lets_in_clients(self) -> Self:
+        problem = access_problem(self.clients, self.access)
+        refuse(None if problem is None else f".access {problem}")
+        problem = gateway_problem(self.clients, self.access, self.gateway)
+        refuse(None if problem is None else f".gateway {problem}")
         return self
 
     @property
@@ -343,6 +369,10 @@ class ClusterStatus(Model):
     """What members' Pods are made from."""
     membership: MembershipStatus | None = None
     """Who the members are, and who is to join them."""
+    access: Annotated[tuple[AccessStatus, ...], Field(strict=False)] = ()
+    """What clients may do, where spec.access says it, as the members hold it."""
+    gateway: GatewayStatus | None = None
+    """The gateways."""
     members: Annotated[tuple[MemberStatus, ...], Field(strict=False)] = ()
     """Every member."""
     conditions: Annotated[tuple[Condition, ...], Field(strict=False)] = ()

@@ -205,6 +205,7 @@ FIXED: Final = (
     Fixed(("requestTimeout",), _IN_GENESIS),
     Fixed(("fastReads",), _IN_GENESIS),
     Fixed(("modes",), _IN_GENESIS),
+    Fixed(("tls",), "the members' addresses in the genesis say whether they speak TLS"),
     Fixed(("clients",), "adding and removing clients is not yet supported"),
     Fixed(("storage", "storageClassName"), "a volume keeps the storage class it was made with"),
     Fixed(("bootstrap",), "it is read once, when the cluster is created"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from dwcp_operator.access import AccessStatus, GatewayStatus
 from dwcp_operator.conditions import Situation, conditions
 from dwcp_operator.plan.observed import MemberObserved
 from dwcp_operator.resources import (
@@ -29,10 +30,13 @@ def cluster_status(
     storage_size: str | None = None,
     membership: MembershipStatus | None = None,
     nodes: Mapping[str, str] | None = None,
+    gateway: GatewayStatus | None = None,
+    access: tuple[AccessStatus, ...] = (),
 ) -> ClusterStatus:
     """The whole status; `previous` conditions keep their transition times, `now` is RFC 3339.
 
-    `upgrade`, `storage_size`, `membership` and `nodes` (by member) are known on Kubernetes only.
+    `upgrade`, `storage_size`, `membership`, `gateway` and `nodes` (by member) are known on
+    Kubernetes only.
     """
     genesis, agreed = seen.observed.genesis, seen.agreed
     members = tuple(
@@ -55,6 +59,8 @@ def cluster_status(
         storage_size=storage_size,
         membership=membership,
         upgrade=upgrade,
+        gateway=gateway,
+        access=access,
         members=members,
         conditions=conditions(seen, generation, previous, now),
     )

@@ -29,6 +29,9 @@ GOOD: dict[str, list[Any]] = {
     "size": ["1Gi", "500M"],
     "checkpointInterval": [10, 1000],
     "clients": [["app"], ["a", "b"]],
+    "access": [[], [{"client": "nobody"}], [{"client": "default", "admin": True}]],
+    "gateway": [{}, {"replicas": 1, "tls": {"secretName": "given"}}, {"anonymous": True}],
+    "tls": [{}, {"secretName": "given"}],
     "bootstrap": [
         {
             "adopt": {

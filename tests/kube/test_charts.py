@@ -79,7 +79,7 @@ def may(sandbox: Sandbox, *words: str) -> bool:
         ("watch", "secrets"),
         ("delete", "persistentvolumeclaims"),
         ("list", "configmaps"),
-        ("delete", "services"),
+        ("delete", "serviceaccounts"),
         ("update", "dwcpclusters.dwcp.dev"),
         ("create", "pods", "--subresource=exec"),
         ("create", "roles.rbac.authorization.k8s.io"),

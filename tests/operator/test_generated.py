@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 
 from dwcp_operator import rules
-from dwcp_operator.build import budget, monitoring, network, storage
+from dwcp_operator.build import budget, gateway, monitoring, network, storage
 from dwcp_operator.build.names import Subject
 from dwcp_operator.build.pod import PodSettings, pod
 from dwcp_operator.manifest import ManifestError, load_manifest
@@ -149,6 +149,10 @@ def check_objects(subject: Subject) -> None:
             for m in subject.members
         ),
     ]  # fmt: skip
+    asked = subject.cluster.spec.gateway
+    if asked is not None:
+        made += [gateway.service(subject), gateway.disruption_budget(subject)]
+        made += [gateway.deployment(subject, asked, PodSettings("dwcp:1"))]
     for body in made:
         json.dumps(body, allow_nan=False)
         metadata = body["metadata"]

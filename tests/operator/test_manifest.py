@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dwcp_operator import access
 from dwcp_operator.manifest import MANIFEST_BYTES_MAX, ManifestError, load_manifest
 
 HEAD = "apiVersion: dwcp.dev/v1alpha1\nkind: DWCPCluster\nmetadata:\n  name: demo\n"
@@ -59,7 +60,12 @@ SPEC_PROBLEMS = {
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
     "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, trust, storage, "
     "image, resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
-    "requestTimeout, fastReads, clients, documents, bootstrap",
+    "requestTimeout, fastReads, clients, documents, access, tls, gateway, bootstrap",
+    "access: [{client: nobody}]": f"spec.access {access.NO_CLIENT}",
+    "access: [{client: default, read: [a]}]": f"spec.access {access.NO_ADMIN}",
+    "access: [{client: default}, {client: default}]": f"spec.access {access.TWICE}",
+    "gateway: {anonymous: true}": f"spec.gateway {access.NO_READER}",
+    "gateway: {replicas: 0}": "spec.gateway.replicas=0 is too small: use 1 or more",
     "bootstrap: {}": "spec.bootstrap must name one way to begin: adopt, for volumes, or backup, "
     "for a backup",
     "bootstrap: {adopt: {clusterId: 7a, volumes: []}}": "spec.bootstrap.adopt.clusterId=7a does "

@@ -38,6 +38,7 @@ _PLURALS: Final = {
     ("v1", "ServiceAccount"): "serviceaccounts",
     ("v1", "Secret"): "secrets",
     ("v1", "ConfigMap"): "configmaps",
+    ("apps/v1", "Deployment"): "deployments",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
     ("networking.k8s.io/v1", "NetworkPolicy"): "networkpolicies",
     ("coordination.k8s.io/v1", "Lease"): "leases",
@@ -91,6 +92,7 @@ SERVICE: Final = Kind("v1", "Service")
 ACCOUNT: Final = Kind("v1", "ServiceAccount")
 SECRET: Final = Kind("v1", "Secret")
 CONFIG_MAP: Final = Kind("v1", "ConfigMap")
+DEPLOYMENT: Final = Kind("apps/v1", "Deployment")
 BUDGET: Final = Kind("policy/v1", "PodDisruptionBudget")
 POLICY: Final = Kind("networking.k8s.io/v1", "NetworkPolicy")
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease")

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 
 from dwcp_operator.act.api import CLAIM, POD, SECRET, SERVICE, ApiError
+from dwcp_operator.act.clients import client_extras, refresh_clients
 from dwcp_operator.act.events import EventReason, Events
 from dwcp_operator.act.extras import Extras
+from dwcp_operator.act.gateway import Gateways
 from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
 from dwcp_operator.act.members import MemberChanger
 from dwcp_operator.act.metrics import OperatorMetrics
@@ -91,6 +93,7 @@ class Executor:
         self._metrics = metrics
         self._settings = settings
         self._extras = Extras(writer, events)
+        self._gateways = Gateways(writer, events, settings.pod)
         self._changer = MemberChanger(keeper, observer)
         self._out: Rollout | None = None
         self._seen: Situation | None = None
@@ -116,6 +119,10 @@ class Executor:
                     f"{name} {member}" if member else name, self._do(snapshot, step)
                 ):
                     self._metrics.steps.labels(name).inc()
+        for action in self._gateways.actions(snapshot, published=self._keeper.published):
+            await self._try("gateway", action)
+        refresh = refresh_clients(snapshot, self._keeper, self._writer)
+        await self._try("clients' Secrets", refresh)
         await self._reclaim(snapshot)
         await self._drop_tokens(snapshot)
 
@@ -149,7 +156,8 @@ class Executor:
             case InviteMember() | AnnounceMembers() | OrderMembers() | RemoveMember():
                 await self._change(snapshot, step)
             case CompleteGenesis():
-                await self._keeper.publish(snapshot, self._writer)
+                extras = client_extras(snapshot, self._keeper)
+                await self._keeper.publish(snapshot, self._writer, extras)
                 first = subject.client_secret(subject.cluster.spec.clients[0])
                 note = f"all {len(subject.members)} members signed; clients mount Secret {first}"
                 await post(subject, EventReason.GENESIS_PUBLISHED, note)

@@ -8,7 +8,7 @@ from typing import Final
 
 from dwcp_operator.act.api import CONFIG_MAP, POD_MONITOR, PROMETHEUS_RULE, Kind
 from dwcp_operator.act.events import EventReason, Events
-from dwcp_operator.act.snapshot import Snapshot, extra_objects
+from dwcp_operator.act.snapshot import Snapshot, extra_objects, gateway_objects
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build import monitoring
 from dwcp_operator.build.names import Object, Subject
@@ -18,8 +18,9 @@ ASK_AGAIN_S: Final = 300.0
 
 
 def has_extras(snapshot: Snapshot) -> bool:
-    """True when there are objects for monitoring, asked for or not."""
+    """True when there are objects for monitoring, or of gateways, asked for or not."""
     places = extra_objects(snapshot.subject, only_asked=False)
+    places += gateway_objects(snapshot.subject, only_asked=False)
     return any(snapshot.find(kind, name) is not None for kind, name in places)
 
 

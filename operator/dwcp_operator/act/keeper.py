@@ -220,14 +220,24 @@ class GenesisKeeper:
         await writer.create(genesis.genesis_map(subject, msgspec.msgpack.encode(signed)))
         self.signed, self.chain = signed, RecordChain(signed.record, Ed25519Verifier())
 
-    async def publish(self, snapshot: Snapshot, writer: Writer) -> None:
-        """Give every client its Secret with key and complete genesis. Raises ApiError."""
+    async def publish(
+        self, snapshot: Snapshot, writer: Writer, extras: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Give every client its Secret with key and complete genesis. Raises ApiError.
+
+        `extras` are what else it mounts (act/clients.py).
+        """
         assert self.signed is not None, "signatures come after the record"
         assert is_complete(self.signed), "every member signs before the genesis is published"
         data = msgspec.msgpack.encode(self.signed)
         for name, key in _client_keys(snapshot).items():
             if snapshot.find(SECRET, snapshot.subject.client_secret(name)) is None:
-                secret = build.client(snapshot.subject, name, build.key_text(key.seed), data)
+                files = {
+                    **(extras or {}),
+                    build.CLIENT_KEY: build.key_text(key.seed),
+                    build.GENESIS: data,
+                }
+                secret = build.client(snapshot.subject, name, files)
                 await writer.create(secret)
         self._published = True
 

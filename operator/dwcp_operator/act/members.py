@@ -19,7 +19,7 @@ from dwcp_operator.act.api import SECRET
 from dwcp_operator.act.keeper import GenesisKeeper, KeeperError, admin_of
 from dwcp_operator.act.observe import Observer
 from dwcp_operator.act.snapshot import Snapshot
-from dwcp_operator.build.names import CLIENT_PORT, PEER_PORT
+from dwcp_operator.build.names import PEER_PORT
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
 
 
@@ -75,7 +75,7 @@ class MemberChanger:
             identity=shown.identity,
             certificate=shown.certificate,
             peer=f"{host}:{PEER_PORT}",
-            client=f"http://{host}:{CLIENT_PORT}",
+            client=snapshot.subject.client_url(name),
         )
 
     @property

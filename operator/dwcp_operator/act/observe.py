@@ -15,7 +15,7 @@ from dwcp.wire.records import EpochRecord, Identity, Origin, is_complete
 from dwcp_operator.act.api import CLAIM, POD, SERVICE
 from dwcp_operator.act.keeper import GenesisKeeper
 from dwcp_operator.act.snapshot import Snapshot
-from dwcp_operator.build.names import CLIENT_PORT, SERVE_PORT
+from dwcp_operator.build.names import SERVE_PORT
 from dwcp_operator.build.pod import SPEC_HASH
 from dwcp_operator.local.probe import TIMEOUT, Probe, ProbeError
 from dwcp_operator.plan.observed import (
@@ -92,7 +92,7 @@ class Observer:
         if not address:
             return None
         host = f"[{address}]" if ":" in address else address
-        return f"http://{host}:{CLIENT_PORT}"
+        return snapshot.subject.url(host)
 
     async def observe(self, snapshot: Snapshot) -> Observed:
         """Look at everything; the genesis comes last, since members may add signatures."""
@@ -212,7 +212,7 @@ class Observer:
             name=name,
             volume=self._volume(snapshot, name),
             running=running,
-            endpoint=f"http://{snapshot.subject.host(name)}:{CLIENT_PORT}",
+            endpoint=snapshot.subject.client_url(name),
             attempts=1 if self._must_wait(snapshot, name) else 0,
             identity=identity,
             genesis=genesis,
@@ -226,7 +226,8 @@ class Observer:
         """What a member says of itself, as a clause; None when it does not answer at all."""
         url = self._url(snapshot, name)
         try:
-            async with self._http.get(f"{url}/readyz", timeout=TIMEOUT) as response:
+            # unverified TLS: this is shown, and nothing is decided on it
+            async with self._http.get(f"{url}/readyz", timeout=TIMEOUT, ssl=False) as response:
                 said = await response.content.read(REASON_BYTES_MAX)
             reason = _decode_not_ready(said).reason
         except (aiohttp.ClientError, OSError, TimeoutError):

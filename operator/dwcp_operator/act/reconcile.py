@@ -21,6 +21,7 @@ from dwcp_operator.act.api import CLAIM, CLUSTER, POD, ApiError, KubeApi
 from dwcp_operator.act.events import EventReason, Events, restart_reason
 from dwcp_operator.act.execute import ACTS, Executor, Settings
 from dwcp_operator.act.extras import has_extras
+from dwcp_operator.act.gateway import gateway_status
 from dwcp_operator.act.keeper import GenesisKeeper, KeeperError
 from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.observe import Observer, utc_now
@@ -313,6 +314,7 @@ def _status(
         upgrade=upgrade_status(subject.cluster, out, seen),
         storage_size=_storage_size(snapshot),
         membership=membership,
+        gateway=gateway_status(snapshot),
         nodes={
             name: node
             for name in subject.members
@@ -351,7 +353,7 @@ def _gist(status: ClusterStatus) -> tuple[object, ...]:
     return (
         status.observed_generation, status.conditions, status.epoch, status.view, status.primary,
         status.ready, status.replicas, status.mode, status.genesis_hash, members,
-        status.upgrade, status.storage_size, status.membership,
+        status.upgrade, status.storage_size, status.membership, status.gateway, status.access,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +15,7 @@ from dwcp_operator.act.api import (
     CLAIM,
     CLUSTER,
     CONFIG_MAP,
+    DEPLOYMENT,
     POD,
     POD_MONITOR,
     POLICY,
@@ -49,6 +50,8 @@ class Snapshot:
     objects: Mapping[Key, Object]
     taken: frozenset[Key]
     """Names that we need and that belong to something else."""
+    given: Mapping[str, Object] = field(default_factory=dict)
+    """Secrets of the user's that the resource names."""
 
     def find(self, kind: Kind, name: str) -> Object | None:
         """An object of this cluster."""
@@ -103,13 +106,24 @@ async def read(api: KubeApi, namespace: str, name: str, *, extras: bool = True) 
     subject = subject_of(raw)
     lists = asyncio.gather(*(api.list(kind, namespace, subject.selector) for kind in _LISTED))
     by_name = [*_wanted_by_name(subject), *extra_objects(subject, only_asked=not extras)]
+    by_name += gateway_objects(subject, only_asked=not extras)
     named = asyncio.gather(*(api.get(kind, namespace, wanted) for kind, wanted in by_name))
-    listed, single = await asyncio.gather(lists, named)
+    theirs = asyncio.gather(*(api.get(SECRET, namespace, s) for s in _given(subject)))
+    listed, single, given = await asyncio.gather(lists, named, theirs)
     found = [item for items in listed for item in items]
     found += [item for item in single if item is not None]
     by_key = {(o["kind"], o["metadata"]["name"]): o for o in found}
     ours = {key: o for key, o in by_key.items() if is_ours(subject, o)}
-    return Snapshot(subject, raw, ours, frozenset(by_key.keys() - ours.keys()))
+    taken = frozenset(by_key.keys() - ours.keys())
+    secrets = {secret["metadata"]["name"]: secret for secret in given if secret is not None}
+    return Snapshot(subject, raw, ours, taken, secrets)
+
+
+def _given(subject: Subject) -> list[str]:
+    """Names of the user's own Secrets."""
+    gateway = subject.cluster.spec.gateway
+    names = {subject.tls_secret, None if gateway is None else gateway.tls.secret_name}
+    return sorted(name for name in names if name is not None)
 
 
 def _wanted_by_name(subject: Subject) -> list[tuple[Kind, str]]:
@@ -137,6 +151,14 @@ def extra_objects(subject: Subject, *, only_asked: bool) -> list[tuple[Kind, str
         (asked.dashboard, CONFIG_MAP, subject.dashboard_map),
     )
     return [(kind, name) for wanted, kind, name in places if wanted or not only_asked]
+
+
+def gateway_objects(subject: Subject, *, only_asked: bool) -> list[tuple[Kind, str]]:
+    """What of the gateways is read by name: when they are asked for, or there may be some."""
+    if only_asked and subject.cluster.spec.gateway is None:
+        return []
+    secrets = [(SECRET, subject.gateway_secret(what)) for what in ("ca", "tls", "client")]
+    return [(DEPLOYMENT, subject.gateway_name), *secrets]
 
 
 def is_ours(subject: Subject, found: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import kopf
 
 from dwcp_operator import backups
+from dwcp_operator.build.gateway import GATEWAY_LABEL
 from dwcp_operator.build.names import CLUSTER_LABEL
 from dwcp_operator.resources import GROUP, PLURAL, VERSION
 
@@ -80,6 +81,11 @@ def registry(wakes: Wakes) -> kopf.OperatorRegistry:
     async def part(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
         assert namespace is not None, "Pods and claims are namespaced"
         wakes.cluster(namespace, labels[CLUSTER_LABEL])
+
+    @kopf.on.event("", "v1", "pods", labels={GATEWAY_LABEL: kopf.PRESENT}, registry=made)
+    async def gateway(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
+        assert namespace is not None, "Pods are namespaced"
+        wakes.cluster(namespace, labels[GATEWAY_LABEL])
 
     return made
 

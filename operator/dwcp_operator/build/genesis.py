@@ -16,7 +16,7 @@ from dwcp.wire.records import (
 )
 from dwcp.wire.signing import ZERO_HASH
 from dwcp_operator import rules
-from dwcp_operator.build.names import CLIENT_PORT, PEER_PORT, Object, Subject
+from dwcp_operator.build.names import PEER_PORT, Object, Subject
 
 RECORD = "record.msgpack"
 
@@ -40,7 +40,7 @@ def record(
             identity=identities[name].identity,
             certificate=identities[name].certificate,
             peer=f"{subject.host(name)}:{PEER_PORT}",
-            client=f"http://{subject.host(name)}:{CLIENT_PORT}",
+            client=subject.client_url(name),
         )
         for name in subject.members
     )
@@ -73,7 +73,7 @@ def not_ours(subject: Subject, found: EpochRecord) -> str | None:
         return f"it is of cluster id {found.cluster_id.hex()}, not {subject.cluster_id}"
     if (found.cluster, found.namespace) != (subject.name, subject.namespace):
         return f"it is of {found.namespace}/{found.cluster}"
-    if any(not m.name.startswith(f"{subject.name}-") for m in found.members):
+    if not found.members or any(not m.name.startswith(f"{subject.name}-") for m in found.members):
         return "its members are others"
     return None
 

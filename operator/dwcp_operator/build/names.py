@@ -117,6 +117,15 @@ class Subject:
         first = client == self.cluster.spec.clients[0]
         return f"{self.name}-client" if first else f"{self.name}-client-{client}"
 
+    @property
+    def gateway_name(self) -> str:
+        """The gateways' Deployment, Service and disruption budget."""
+        return f"{self.name}-gateway"
+
+    def gateway_secret(self, what: str) -> str:
+        """A Secret for the gateways: "ca", "tls", or "client" for their users."""
+        return f"{self.gateway_name}-{what}"
+
     def token_secret(self, member: str) -> str:
         """The member's one-time token."""
         return f"{member}-{self._tag}-token"
@@ -136,6 +145,25 @@ class Subject:
     def host(self, member: str) -> str:
         """The member's name in cluster DNS, which stays when its Pod's address changes."""
         return f"{member}.{self.members_service}.{self.namespace}.svc"
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the members' client port speaks TLS."""
+        return self.cluster.spec.tls is not None
+
+    @property
+    def tls_secret(self) -> str | None:
+        """The user's Secret with the certificate of that port, if there is one."""
+        tls = self.cluster.spec.tls
+        return None if tls is None else tls.secret_name
+
+    def url(self, host: str) -> str:
+        """The client API at a name or address."""
+        return f"{'https' if self.speaks_tls else 'http'}://{host}:{CLIENT_PORT}"
+
+    def client_url(self, member: str) -> str:
+        """The member's client API, as records name it."""
+        return self.url(self.host(member))
 
     # --- metadata --------------------------------------------------------------------------
 

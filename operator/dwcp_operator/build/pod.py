@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dwcp_operator.build.names import CLIENT_PORT, PEER_PORT, Object, Subject
+from dwcp_operator.build.secrets import CERTIFICATE, PRIVATE_KEY
 from dwcp_operator.pods import Placement, PodTemplate
 
 USER: Final = 65532
@@ -18,6 +19,8 @@ SPEC_HASH: Final = "dwcp.dev/spec-hash"
 _DATA: Final = "/data"
 _TOKEN_DIRECTORY: Final = "/run/dwcp"  # noqa: S105 - a path
 _TOKEN_KEY: Final = "token"  # noqa: S105 - the name of a key
+_TLS: Final = "tls"
+_TLS_DIRECTORY: Final = "/run/dwcp-tls"
 _DEFAULT_REQUESTS: Final = {"cpu": "50m", "memory": "128Mi"}
 
 
@@ -94,6 +97,8 @@ def _container(
     mounts: list[Object] = [{"name": "data", "mountPath": _DATA}]
     if with_token:
         mounts.append({"name": _TOKEN_KEY, "mountPath": _TOKEN_DIRECTORY, "readOnly": True})
+    if subject.tls_secret is not None:
+        mounts.append({"name": _TLS, "mountPath": _TLS_DIRECTORY, "readOnly": True})
     return {
         "name": CONTAINER,
         **image,
@@ -111,9 +116,9 @@ def _container(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "startupProbe": _probe("/healthz", period_s=1, failures=120),
-        "livenessProbe": _probe("/healthz", period_s=10, failures=6),
-        "readinessProbe": _probe("/readyz", period_s=2, failures=2),
+        "startupProbe": _probe(subject, "/healthz", period_s=1, failures=120),
+        "livenessProbe": _probe(subject, "/healthz", period_s=10, failures=6),
+        "readinessProbe": _probe(subject, "/readyz", period_s=2, failures=2),
         "volumeMounts": mounts,
     }
 
@@ -131,12 +136,23 @@ def _arguments(subject: Subject, member: str, *, with_token: bool) -> list[str]:
         arguments += ["--restore", subject.restore_url]
     if with_token:
         arguments += ["--token-file", f"{_TOKEN_DIRECTORY}/{_TOKEN_KEY}"]
-    return arguments
+    return arguments + _tls(subject)
 
 
-def _probe(path: str, *, period_s: int, failures: int) -> Object:
+def _tls(subject: Subject) -> list[str]:
+    """The certificate of the client port: the member's own, or the user's."""
+    if subject.tls_secret is None:
+        return ["--client-tls"] if subject.speaks_tls else []
+    return [
+        *("--client-tls-certificate", f"{_TLS_DIRECTORY}/{CERTIFICATE}"),
+        *("--client-tls-key", f"{_TLS_DIRECTORY}/{PRIVATE_KEY}"),
+    ]
+
+
+def _probe(subject: Subject, path: str, *, period_s: int, failures: int) -> Object:
+    scheme = {"scheme": "HTTPS"} if subject.speaks_tls else {}
     return {
-        "httpGet": {"path": path, "port": "client"},
+        "httpGet": {"path": path, "port": "client", **scheme},
         "periodSeconds": period_s,
         "timeoutSeconds": min(5, 2 * period_s),
         "failureThreshold": failures,
@@ -155,6 +171,9 @@ def _volumes(subject: Subject, member: str, *, with_token: bool) -> list[Object]
     if with_token:
         secret = {"secretName": subject.token_secret(member), "defaultMode": 0o440}
         volumes.append({"name": _TOKEN_KEY, "secret": secret})
+    if subject.tls_secret is not None:
+        secret = {"secretName": subject.tls_secret, "defaultMode": 0o440}
+        volumes.append({"name": _TLS, "secret": secret})
     return volumes
 
 

@@ -12,15 +12,20 @@ ADMIN_KEY = "admin.key"
 TOKEN = "token"  # noqa: S105 - the name of a key
 CLIENT_KEY = "client.key"
 GENESIS = "genesis.msgpack"
+AUTHORITY = "ca.crt"
+CERTIFICATE = "tls.crt"
+PRIVATE_KEY = "tls.key"
 
 
-def _secret(metadata: Object, data: Mapping[str, bytes], *, immutable: bool) -> Object:
+def _secret(
+    metadata: Object, data: Mapping[str, bytes], *, immutable: bool, kind: str = "Opaque"
+) -> Object:
     encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": metadata,
-        "type": "Opaque",
+        "type": kind,
         "immutable": immutable,
         "data": encoded,
     }
@@ -56,7 +61,20 @@ def token(subject: Subject, member: str, value: str) -> Object:
     return _secret(metadata, {TOKEN: value.encode()}, immutable=True)
 
 
-def client(subject: Subject, name: str, key: bytes, genesis: bytes) -> Object:
-    """What a client's pod mounts and names with `--data`; `key` is as key files hold it."""
+def client(subject: Subject, name: str, files: Mapping[str, bytes]) -> Object:
+    """What a client's pod mounts and names with `--data`: its key, the genesis, and what helps.
+
+    Later epochs and an authority may be added to it.
+    """
     metadata = subject.metadata(subject.client_secret(name))
-    return _secret(metadata, {CLIENT_KEY: key, GENESIS: genesis}, immutable=True)
+    return _secret(metadata, files, immutable=False)
+
+
+def authority(subject: Subject, name: str, data: Mapping[str, bytes]) -> Object:
+    """The key and certificates of the operator's own authority."""
+    return _secret(subject.metadata(name), data, immutable=False)
+
+
+def certificate(subject: Subject, name: str, data: Mapping[str, bytes]) -> Object:
+    """A certificate with its key and authority, in the shape of cert-manager."""
+    return _secret(subject.metadata(name), data, immutable=False, kind="kubernetes.io/tls")

@@ -47,7 +47,7 @@ def begun(server: ApiServer) -> None:
     cluster = {**resource(), "status": {"genesisHash": GENESIS}}
     server.put("dwcpclusters", cluster)
     server.put("secrets", build.admin(subject(), ADMIN.seed))
-    server.put("secrets", build.client(subject(), "default", b"", b""))
+    server.put("secrets", build.client(subject(), "default", {}))
 
 
 def status(server: ApiServer) -> dict[str, Any]:

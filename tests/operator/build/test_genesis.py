@@ -65,3 +65,11 @@ def test_a_record_of_another_cluster_is_known(change: dict[str, object], word: s
 def test_an_adopting_cluster_takes_the_old_record() -> None:
     adopted = adopting(cluster_id=subject().cluster_id)
     assert genesis.not_ours(adopted, record()) is None
+
+
+def test_members_are_reached_as_the_resource_says_from_their_record_on() -> None:
+    made = subject(tls={})
+    clients = {"default": b"c" * 32}
+    found = genesis.record(made, identities(made.members), clients, ADMIN.public_key)
+    assert found.members[2].client == "https://demo-2.demo-members.shop.svc:7420"
+    assert made.url("[::1]") == "https://[::1]:7420"

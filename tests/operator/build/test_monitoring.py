@@ -74,3 +74,13 @@ def test_panels_do_not_overlap() -> None:
     (text,) = monitoring.dashboard(subject())["data"].values()
     places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in json.loads(text)["panels"]]
     assert len(set(places)) == len(places)
+
+
+def test_metrics_are_scraped_over_tls_where_members_speak_it() -> None:
+    def endpoint(**spec: Any) -> dict[str, Any]:
+        (found,) = monitoring.pod_monitor(subject(**spec))["spec"]["podMetricsEndpoints"]
+        assert isinstance(found, dict)
+        return found
+
+    assert "scheme" not in endpoint()
+    assert endpoint(tls={})["scheme"] == "https"

@@ -67,9 +67,11 @@ def test_an_eviction_leaves_a_quorum_of_good_members(n: int, faulty: int) -> Non
     assert minimum == min(n, quorum(n) + faulty)
 
 
-def test_secrets_are_immutable_and_read_back() -> None:
-    made = secrets.client(subject(), "default", secrets.key_text(b"k" * 32), b"genesis")
-    assert made["immutable"] is True
+def test_secrets_are_read_back_and_those_with_keys_alone_immutable() -> None:
+    files = {"client.key": secrets.key_text(b"k" * 32), "genesis.msgpack": b"genesis"}
+    made = secrets.client(subject(), "default", files)
+    assert made["immutable"] is False, "later epochs are added to it"
+    assert secrets.admin(subject(), b"k" * 32)["immutable"] is True
     assert secrets.data_of(made) == {
         "client.key": b"6b" * 32 + b"\n",
         "genesis.msgpack": b"genesis",

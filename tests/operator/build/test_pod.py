@@ -9,6 +9,7 @@ from dwcp_operator.build.names import Subject
 from dwcp_operator.build.pod import SPEC_HASH, PodSettings, mounts_token, pod
 from kube.subjects import adopting, subject
 
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 SETTINGS = PodSettings("registry.example/dwcp:1", "Never")
 
 
@@ -166,3 +167,19 @@ def test_the_users_resources_and_image_win() -> None:
     assert container(made(resources=limits, image="mine:3"))["image"] == "mine:3"
     assert container(made())["image"] == "registry.example/dwcp:1"
     assert container(made())["resources"]["requests"]
+
+
+def test_the_client_port_speaks_tls_where_the_resource_says_so() -> None:
+    def of(**spec: Any) -> tuple[list[str], str, list[str]]:
+        body = made(**spec)
+        found = container(body)
+        schemes = {found[p]["httpGet"].get("scheme", "HTTP") for p in PROBES}
+        (scheme,) = schemes
+        return found["args"], scheme, [v["name"] for v in body["spec"]["volumes"]]
+
+    arguments, scheme, volumes = of()
+    assert (any("tls" in a for a in arguments), scheme, "tls" in volumes) == (False, "HTTP", False)
+    arguments, scheme, volumes = of(tls={})
+    assert ("--client-tls" in arguments, scheme, "tls" in volumes) == (True, "HTTPS", False)
+    arguments, scheme, volumes = of(tls={"secretName": "mine"})
+    assert ("--client-tls-key" in arguments, scheme, "tls" in volumes) == (True, "HTTPS", True)

@@ -1,0 +1,75 @@
+"""Keeps what clients mount up to date: the authority of the members' certificates, and epochs.
+
+Genesis and key stand in a client's Secret for ever. Who vouches for the members' certificates may
+change with the user's Secret, and who the members are with every epoch: a client that starts when
+all first members are gone could not find the present ones.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from dwcp.directory import EPOCHS_FILE
+from dwcp.wire.epochs import Records
+from dwcp_operator.act.api import SECRET
+from dwcp_operator.act.gateway import check_given
+from dwcp_operator.act.keeper import GenesisKeeper
+from dwcp_operator.act.snapshot import Snapshot
+from dwcp_operator.act.writer import Writer
+from dwcp_operator.build.names import Object
+from dwcp_operator.build.secrets import AUTHORITY
+
+EPOCHS_BYTES_MAX: Final = 700_000
+"""A Secret holds a megabyte in all."""
+
+
+async def refresh_clients(snapshot: Snapshot, keeper: GenesisKeeper, writer: Writer) -> None:
+    """Bring every published client Secret up to date.
+
+    Raises ApiError, and KeeperError when the user's Secret does not do.
+    """
+    if not keeper.published:
+        return
+    subject, wanted = snapshot.subject, client_extras(snapshot, keeper)
+    for name in subject.cluster.spec.clients:
+        found = snapshot.find(SECRET, subject.client_secret(name))
+        patch = None if found is None else client_patch(found, wanted)
+        if found is not None and patch is not None:
+            await writer.merge(found, patch)
+
+
+def client_extras(snapshot: Snapshot, keeper: GenesisKeeper) -> dict[str, bytes]:
+    """What a client mounts besides its key and the genesis.
+
+    Raises KeeperError when the user's Secret does not do.
+    """
+    subject = snapshot.subject
+    wanted: dict[str, bytes] = {}
+    if subject.tls_secret is not None:
+        data = check_given(snapshot, subject.tls_secret, "spec.tls", (AUTHORITY,))
+        wanted[AUTHORITY] = data[AUTHORITY]
+    if keeper.chain is not None and keeper.chain.current.epoch > 0:
+        epochs = msgspec.msgpack.encode(Records(tuple(keeper.chain.certified)))
+        if len(epochs) <= EPOCHS_BYTES_MAX:
+            wanted[EPOCHS_FILE] = epochs
+    return wanted
+
+
+def client_patch(found: Mapping[str, Any], wanted: Mapping[str, bytes]) -> Object | None:
+    """A merge patch that adds what is wanted and differs; None when there is nothing to do.
+
+    Secrets that an earlier operator made can not be changed, and stay as they are.
+    """
+    held = found.get("data") or {}
+    encoded = {name: base64.b64encode(value).decode() for name, value in wanted.items()}
+    changed = {name: value for name, value in encoded.items() if held.get(name) != value}
+    if not changed or found.get("immutable"):
+        return None
+    return {
+        "metadata": {"resourceVersion": found["metadata"]["resourceVersion"]},
+        "data": changed,
+    }
