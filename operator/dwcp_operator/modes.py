@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field
 
 from dwcp.wire.records import Mode, ModePolicy
-from dwcp_operator.fields import Model
+from dwcp_operator.fields import Model, Time
+from dwcp_operator.plan.observed import SwitchSeen
 
 _FIRST: Final[dict[str, Mode]] = {
     "Auto": "Internet",
@@ -58,3 +60,58 @@ class Modes(Model):
             measure_ms=self.measure_seconds * 1000,
             probe_bytes=self.probe_kib * 1024,
         )
+
+
+class ModeSwitchStatus(Model):
+    """One change of the mode that the members decided: f+1 of them say the same."""
+
+    before: Literal["Datacenter", "Hybrid", "Internet"]
+    """The mode until then."""
+    after: Literal["Datacenter", "Hybrid", "Internet"]
+    """The mode since."""
+    reason: Literal["network", "forced"]
+    """network: the median of the members' reports asked for it; forced: somebody did."""
+    index: int
+    """The entry of the log at which it was decided."""
+    time: Time
+    """When, by the members' agreed time."""
+    round_trip_us: int | None = None
+    """Round trip to a quorum, in microseconds: the median of the members' reports then."""
+    jitter_us: int | None = None
+    """Its mean change, in microseconds."""
+    loss_ppm: int | None = None
+    """Segments sent again, of a million."""
+    bandwidth_kbps: int | None = None
+    """Bandwidth to a quorum, in kilobits per second."""
+
+    @classmethod
+    def of(cls, seen: SwitchSeen) -> Self:
+        """As the members show it."""
+        return cls.model_validate(
+            {
+                "before": seen.before,
+                "after": seen.after,
+                "reason": seen.reason,
+                "index": seen.index,
+                "time": seen.time,
+                "round_trip_us": seen.rtt_us,
+                "jitter_us": seen.jitter_us,
+                "loss_ppm": None if seen.loss is None else round(seen.loss * 1_000_000),
+                "bandwidth_kbps": None if seen.rate_bps is None else seen.rate_bps // 1000,
+            }
+        )
+
+    def sentence(self) -> str:
+        """What happened, and the numbers that led to it."""
+        numbers = ", ".join(self._numbers()) or "nothing of the network is known"
+        return f"{self.before} to {self.after} at index {self.index} ({self.reason}): {numbers}"
+
+    def _numbers(self) -> Iterator[str]:
+        if self.round_trip_us is not None:
+            yield f"round trip {self.round_trip_us / 1000:.2f} ms"
+        if self.jitter_us is not None:
+            yield f"jitter {self.jitter_us / 1000:.2f} ms"
+        if self.loss_ppm is not None:
+            yield f"loss {self.loss_ppm / 10_000:.2f} %"
+        if self.bandwidth_kbps is not None:
+            yield f"bandwidth {self.bandwidth_kbps / 1000:.1f} Mbps"

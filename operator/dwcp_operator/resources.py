@@ -23,7 +23,7 @@ from dwcp_operator.access import (
     gateway_problem,
 )
 from dwcp_operator.fields import EMPTY, Label, Model, Time, Unique, refuse
-from dwcp_operator.modes import Modes
+from dwcp_operator.modes import Modes, ModeSwitchStatus
 from dwcp_operator.pods import Monitoring, Placement, PodTemplate, Resources, Upgrade
 
 GROUP: Final = "dwcp.dev"
@@ -291,6 +291,12 @@ class MemberStatus(Model):
     """Base URL of its client API."""
     ready: bool
     """Whether it votes."""
+    healthy: bool | None = None
+    """Whether it says that it has committed recently, or is idle and able to."""
+    illness: Annotated[str, Field(max_length=300)] | None = None
+    """What it says keeps it from that."""
+    suspicion: Annotated[str, Field(max_length=64)] | None = None
+    """What f+1 others suspect it of: lied, unheard, silent, mute, old-epoch or lagging."""
     applied_index: int | None = None
     """The last log entry it has executed."""
     lag: int | None = None
@@ -344,6 +350,8 @@ class ClusterStatus(Model):
     """The generation of the spec that was last acted on."""
     mode: Literal["Datacenter", "Hybrid", "Internet"] | None = None
     """The mode that runs."""
+    last_switch: ModeSwitchStatus | None = None
+    """The latest change of the mode that the members decided, and the network that led to it."""
     epoch: int | None = None
     """The epoch in force."""
     view: int | None = None

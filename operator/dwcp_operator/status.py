@@ -7,6 +7,7 @@ from typing import Literal
 
 from dwcp_operator.access import AccessStatus, GatewayStatus
 from dwcp_operator.conditions import Situation, conditions
+from dwcp_operator.modes import ModeSwitchStatus
 from dwcp_operator.plan.observed import MemberObserved
 from dwcp_operator.resources import (
     ClusterStatus,
@@ -47,6 +48,7 @@ def cluster_status(
     return ClusterStatus(
         observed_generation=generation,
         mode=_mode(agreed.mode),
+        last_switch=None if agreed.switch is None else ModeSwitchStatus.of(agreed.switch),
         epoch=agreed.epoch,
         view=agreed.view,
         primary=agreed.primary,
@@ -66,9 +68,9 @@ def cluster_status(
     )
 
 
-def _mode(mode: str | None) -> Literal["Datacenter", "Internet"] | None:
+def _mode(mode: str | None) -> Literal["Datacenter", "Hybrid", "Internet"] | None:
     match mode:
-        case "Datacenter" | "Internet":
+        case "Datacenter" | "Hybrid" | "Internet":
             return mode
         case _:
             return None
@@ -76,7 +78,7 @@ def _mode(mode: str | None) -> Literal["Datacenter", "Internet"] | None:
 
 def _role(mode: str | None, *, leads: bool) -> Literal["primary", "backup", "leader", "follower"]:
     """The protocol's own word."""
-    if mode == "Datacenter":
+    if mode in ("Datacenter", "Hybrid"):
         return "leader" if leads else "follower"
     return "primary" if leads else "backup"
 
@@ -97,6 +99,7 @@ def _member(seen: Situation, number: int, member: MemberObserved, node: str | No
             role="waiting" if member.running else "stopped",
             endpoint=member.endpoint,
             ready=False,
+            suspicion=seen.agreed.suspected.get(member.name),
             node=node,
             zone=member.zone,
             revision=revision,
@@ -109,6 +112,9 @@ def _member(seen: Situation, number: int, member: MemberObserved, node: str | No
         mode=_mode(report.mode),
         endpoint=member.endpoint,
         ready=member.ready,
+        healthy=report.illness is None,
+        illness=report.illness,
+        suspicion=seen.agreed.suspected.get(member.name),
         applied_index=report.applied_index,
         lag=max(0, seen.agreed.final_index - report.applied_index),
         view=report.view,

@@ -21,12 +21,13 @@ from dwcp_operator.plan import (
     StartMember,
     Step,
     StopMember,
+    SwitchSeen,
     Volume,
     WaitFor,
     WaitReason,
 )
 from dwcp_operator.plan.agreement import agreement
-from dwcp_operator.resources import CONDITION_TYPES, Condition
+from dwcp_operator.resources import CONDITION_TYPES, ClusterStatus, Condition
 from dwcp_operator.status import cluster_status
 
 NAMES = tuple(f"demo-{i}" for i in range(4))
@@ -324,3 +325,44 @@ def test_a_paused_cluster_says_so_and_hides_nothing() -> None:
     assert told["Progressing"] == ("False", "Paused")
     assert told["Degraded"] == ("True", "MembersNotReady")
     assert told["Available"][0] == "True"
+
+
+SWITCH = SwitchSeen("Internet", "Hybrid", "network", 70, THEN, 25_300, 400, 0.001, 2_000_000_000)
+
+
+def status_of(*reports: Report | None) -> ClusterStatus:
+    seen = situation(DESIRED, observed(*reports), ())
+    return cluster_status(seen, generation=1, cluster_id=None, previous=(), now=NOW)
+
+
+def test_a_switch_is_shown_with_its_numbers_when_an_honest_member_says_it() -> None:
+    lie = replace(SWITCH, index=900, after="Datacenter")
+    runs = report(mode="Hybrid", switch=SWITCH)
+    status = status_of(runs, runs, replace(runs, switch=lie), replace(runs, switch=None))
+    assert (status.mode, [m.role for m in status.members][:2]) == ("Hybrid", ["leader", "follower"])
+    assert status.last_switch is not None
+    assert status.last_switch.time == THEN
+    assert status.last_switch.sentence() == (
+        "Internet to Hybrid at index 70 (network): round trip 25.30 ms, jitter 0.40 ms, "
+        "loss 0.10 %, bandwidth 2000.0 Mbps"
+    )
+    assert status_of(*[replace(runs, switch=lie)], *[report()] * 3).last_switch is None
+
+
+def test_a_switch_of_an_unknown_network_says_so() -> None:
+    bare = replace(SWITCH, reason="forced", rtt_us=None, jitter_us=None, loss=None, rate_bps=None)
+    status = status_of(*[report(switch=bare)] * 4)
+    assert status.last_switch is not None
+    assert status.last_switch.sentence().endswith("(forced): nothing of the network is known")
+
+
+def test_f_members_suspicions_are_not_shown_and_more_are() -> None:
+    ill = report(illness="the disk is full")
+    status = status_of(report(suspects={"demo-3": "silent", "demo-1": "lied"}), ill, report(), None)
+    assert [m.suspicion for m in status.members] == [None] * 4
+    assert [(m.healthy, m.illness) for m in status.members] == [
+        (True, None), (False, "the disk is full"), (True, None), (None, None)
+    ]  # fmt: skip
+    says = report(suspects={"demo-3": "silent"})
+    assert status_of(says, says, report(), None).members[3].suspicion == "silent"
+    assert status_of(says, report(), report(), says).members[3].suspicion is None, "of itself"

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 EXIT_REFUSED: Final = 1
 EXIT_BAD_MANIFEST: Final = 2
 EXIT_NO_CLUSTER: Final = 3
-_COLUMNS: Final = ("NAME", "ID", "ROLE", "MODE", "READY", "APPLIED", "LAG", "PID", "ENDPOINT")
+_COLUMNS: Final = (
+    "NAME",
+    "ID",
+    "ROLE",
+    "MODE",
+    "READY",
+    "HEALTHY",
+    "APPLIED",
+    "LAG",
+    "PID",
+    "ENDPOINT",
+)
 
 
 class _Seconds(click.ParamType[float]):
@@ -266,6 +277,12 @@ def status(
     where = "  ".join(f"{k} {'-' if v is None else v}" for k, v in shown.items())
     click.echo(f"{tree['namespace']}/{tree['cluster']}  {where}\n")
     click.echo(_table(tree["members"]) + "\n")
+    for member in tree["members"]:
+        for what in ("illness", "suspicion"):
+            if member.get(what):
+                click.echo(f"{member['name']}: {what}: {member[what]}")
+    if switch := tree.get("lastSwitch"):
+        click.echo(_switch(switch) + "\n")
     if tree.get("learners"):
         click.echo(f"no members, not yet or not any more: {', '.join(tree['learners'])}\n")
     for condition in tree["conditions"]:
@@ -273,6 +290,12 @@ def status(
             f"{condition['type']:<15}{condition['status']:<9}{condition['reason']}: "
             f"{condition['message']}"
         )
+
+
+def _switch(tree: Mapping[str, Any]) -> str:
+    from dwcp_operator.modes import ModeSwitchStatus
+
+    return f"last switch: {ModeSwitchStatus.model_validate(tree).sentence()}"
 
 
 def _local_tree(data_dir: Path) -> dict[str, Any]:
@@ -338,7 +361,18 @@ def _kubernetes_configuration() -> Any:
 
 
 def _table(members: Sequence[Mapping[str, Any]]) -> str:
-    keys = ("name", "id", "role", "mode", "ready", "appliedIndex", "lag", "pid", "endpoint")
+    keys = (
+        "name",
+        "id",
+        "role",
+        "mode",
+        "ready",
+        "healthy",
+        "appliedIndex",
+        "lag",
+        "pid",
+        "endpoint",
+    )
     rows = [_COLUMNS, *(tuple(_cell(m.get(key)) for key in keys) for m in members)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)

@@ -348,12 +348,17 @@ def _container_status(pod: Object | None) -> Object | None:
 def _gist(status: ClusterStatus) -> tuple[object, ...]:
     """What a status says besides members' progress."""
     members = tuple(
-        (m.name, m.role, m.ready, m.view, m.node, m.zone, m.revision) for m in status.members
+        (
+            *(m.name, m.role, m.ready, m.view, m.node, m.zone, m.revision),
+            *(m.healthy, m.suspicion),
+        )
+        for m in status.members
     )
     return (
         status.observed_generation, status.conditions, status.epoch, status.view, status.primary,
         status.ready, status.replicas, status.mode, status.genesis_hash, members,
         status.upgrade, status.storage_size, status.membership, status.gateway, status.access,
+        status.last_switch,
     )  # fmt: skip
 
 

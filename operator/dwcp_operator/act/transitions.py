@@ -36,12 +36,22 @@ def transitions(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[
     yield from _members(before, after)
     if after.view is not None and (before is None or before.view != after.view):
         yield Told(EventReason.VIEW_CHANGED, f"view {after.view}, primary {after.primary}")
+    yield from _modes(before, after)
     yield from _upgrade(before, after)
     old = {c.type: c for c in before.conditions} if before is not None else {}
     for condition in after.conditions:
         told = _condition(old.get(condition.type), condition)
         if told is not None:
             yield told
+
+
+def _modes(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Told]:
+    decided, known = after.last_switch, None if before is None else before.last_switch
+    if decided is not None and (known is None or known.index < decided.index):
+        yield Told(EventReason.MODE_DECIDED, decided.sentence())
+    was = None if before is None else before.mode
+    if was is not None and after.mode is not None and was != after.mode:
+        yield Told(EventReason.MODE_SWITCHED, f"{after.mode} runs now, in epoch {after.epoch}")
 
 
 def _upgrade(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Told]:
@@ -54,6 +64,11 @@ def _upgrade(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Tol
 
 def _members(before: ClusterStatus | None, after: ClusterStatus) -> Iterator[Told]:
     was = {m.name: m.ready for m in before.members} if before is not None else {}
+    suspected = {m.name: m.suspicion for m in before.members} if before is not None else {}
+    for member in after.members:
+        if member.suspicion is not None and suspected.get(member.name) != member.suspicion:
+            note = f"{member.name} is suspected by f+1 members: {member.suspicion}"
+            yield Told(EventReason.MEMBER_SUSPECTED, note, "Warning")
     for member in after.members:
         if member.ready == was.get(member.name, False):
             continue

@@ -13,20 +13,25 @@ import hmac
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
 
 import aiohttp
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.decoding import decoder_of, json_decoder_of
 from dwcp.wire.epochs import CertifiedRecord, Records
-from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, check_genesis, scope_of
-from dwcp_operator.plan.observed import EvidenceSeen, Report
+from dwcp.wire.records import EpochRecord, Identity, Mode, SignedGenesis, check_genesis, scope_of
+from dwcp_operator.plan.observed import EvidenceSeen, Report, SwitchSeen
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 NONCE_BYTES: Final = 32
+AT_MS_MAX: Final = 253_402_300_799_000
+"""The last second of the year 9999."""
+WORDS_MAX: Final = 300
+"""Characters of a member's own words that are passed on."""
 TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)
 
 
@@ -37,6 +42,39 @@ class EvidenceBody(Struct, frozen=True, rename="camel"):
     kind: str
     view: int
     index: int
+
+
+class PeerBody(Struct, frozen=True, rename="camel"):
+    """Another member, as the member sees it."""
+
+    name: str
+    suspicion: str | None = None
+
+
+class NetworkBody(Struct, frozen=True, rename="camel"):
+    """A network: microseconds, a share, bits per second."""
+
+    rtt_us: int | None = None
+    jitter_us: int | None = None
+    loss: float | None = None
+    rate_bps: int | None = None
+
+
+class SwitchBody(Struct, frozen=True, rename="camel"):
+    """The latest change of the decided mode."""
+
+    before: Mode
+    after: Mode
+    reason: Literal["network", "forced"]
+    index: int
+    at_ms: Annotated[int, Meta(ge=0, le=AT_MS_MAX)]
+    network: NetworkBody
+
+
+class ModesBody(Struct, frozen=True, rename="camel"):
+    """What the member says of the mode."""
+
+    last_switch: SwitchBody | None = None
 
 
 class StatusBody(Struct, frozen=True, rename="camel", kw_only=True):
@@ -59,6 +97,9 @@ class StatusBody(Struct, frozen=True, rename="camel", kw_only=True):
     mute: str | None
     evidence: tuple[EvidenceBody, ...]
     settled: bool = False
+    illness: str | None = None
+    peers: tuple[PeerBody, ...] = ()
+    modes: ModesBody | None = None
 
 
 _decode_status: Callable[[bytes], StatusBody] = json_decoder_of(StatusBody)
@@ -285,4 +326,20 @@ def _report(name: str, number: int, body: bytes, now: str, epoch: int) -> Report
         ),
         seen_at=now,
         settled=status.settled,
+        illness=None if status.illness is None else status.illness[:WORDS_MAX],
+        suspects={
+            peer.name[:64]: peer.suspicion[:64]
+            for peer in status.peers[:64]
+            if peer.suspicion is not None
+        },
+        switch=_switch(status),
     )
+
+
+def _switch(status: StatusBody) -> SwitchSeen | None:
+    last = None if status.modes is None else status.modes.last_switch
+    if last is None:
+        return None
+    numbers = msgspec.structs.asdict(last.network)
+    at = datetime.fromtimestamp(last.at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return SwitchSeen(last.before, last.after, last.reason, last.index, at, **numbers)

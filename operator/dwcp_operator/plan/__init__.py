@@ -12,6 +12,7 @@ from dwcp_operator.plan.observed import (
     Report,
     Rolling,
     Source,
+    SwitchSeen,
     Volume,
 )
 from dwcp_operator.plan.planner import plan
@@ -77,6 +78,7 @@ __all__ = [
     "StartMember",
     "Step",
     "StopMember",
+    "SwitchSeen",
     "Volume",
     "WaitFor",
     "WaitReason",

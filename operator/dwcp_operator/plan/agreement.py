@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dwcp_operator.plan.observed import Observed, Report
+from dwcp_operator.plan.observed import Observed, Report, SwitchSeen
 from dwcp_operator.plan.quorum import faulty_max
 
 T = TypeVar("T", bound=Hashable)
@@ -20,7 +20,8 @@ class Agreement:
     `final_index` is a log index that some honest member knows to be final. `faulty` maps a
     member to a sentence: f+1 members hold evidence against it, or its own signed report
     differs from what f+1 others say of the same checkpoint. `claimed` are sentences of
-    evidence that fewer than f+1 members show: a liar may have made them up.
+    evidence that fewer than f+1 members show: a liar may have made them up. `suspected` maps a
+    member to what f+1 others suspect it of. `switch` is the latest change of the decided mode.
     """
 
     epoch: int | None
@@ -30,6 +31,8 @@ class Agreement:
     final_index: int
     faulty: Mapping[str, str]
     claimed: tuple[str, ...]
+    suspected: Mapping[str, str]
+    switch: SwitchSeen | None
 
 
 def verified_reports(observed: Observed) -> dict[str, Report]:
@@ -55,6 +58,24 @@ def agreement(reports: Mapping[str, Report], n: int) -> Agreement:
         final_index=finals[enough - 1] if len(finals) >= enough else 0,
         faulty={**_state_mismatches(reports, enough), **proven},
         claimed=claimed,
+        suspected=dict(
+            sorted(
+                _said_by(
+                    (
+                        (member, why)
+                        for name, report in reports.items()
+                        for member, why in report.suspects.items()
+                        if member != name
+                    ),
+                    enough,
+                )
+            )
+        ),
+        switch=max(
+            _said_by((r.switch for r in reports.values() if r.switch is not None), enough),
+            key=lambda switch: switch.index,
+            default=None,
+        ),
     )
 
 

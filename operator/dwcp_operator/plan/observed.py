@@ -88,12 +88,32 @@ class EvidenceSeen:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class SwitchSeen:
+    """The latest change of the decided mode as a member shows it: where in the log, and why.
+
+    `time` is agreed time (RFC 3339); the numbers are those of the network that led to
+    it: microseconds, a share, bits per second, None where nothing was known.
+    """
+
+    before: str
+    after: str
+    reason: str
+    index: int
+    time: str
+    rtt_us: int | None = None
+    jitter_us: int | None = None
+    loss: float | None = None
+    rate_bps: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A member's status, its signature verified with a fresh nonce against the genesis.
 
     Indexes and views are counts; `seen_at` is RFC 3339. Verified means that the member said
-    it, never that it is true.
+    it, never that it is true. `illness`: what it says keeps it from committing. `suspects`: whom
+    it suspects, with one word why.
     """
 
     epoch: int
@@ -111,6 +131,9 @@ class Report:
     evidence: tuple[EvidenceSeen, ...]
     seen_at: str
     settled: bool = False
+    illness: str | None = None
+    suspects: Mapping[str, str] = field(default_factory=dict)
+    switch: SwitchSeen | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from msgspec import Struct
 
 from dwcp.wire.records import Mode, Protocol
 
+Suspicion = Literal["lied", "unheard", "silent", "mute", "old-epoch", "lagging"]
+"""Why a member can not be counted on: proven to have lied; never heard of; silent for seconds;
+it says that it signs nothing; it is in an epoch that is over; more than a checkpoint behind."""
 Phase = Literal["Waiting", "Running", "Refused", "Removed"]
 
 
@@ -54,7 +57,7 @@ class PeerView(Struct, frozen=True, rename="camel"):
     epoch: int | None = None
     role: Literal["member", "learner", "former"] = "member"
     lag: int | None = None
-    suspicion: str | None = None
+    suspicion: Suspicion | None = None
 
 
 class NetworkView(Struct, frozen=True, rename="camel"):

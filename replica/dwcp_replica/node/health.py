@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp.wire.peer import Status
+from dwcp_replica.api.views import Suspicion
 from dwcp_replica.core.standing import Standing
 from dwcp_replica.node.engine import Engine
 
@@ -76,35 +77,32 @@ def illness(
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """What is known of another member: what it said last, what is proven, and since when silent.
+    """What is known of another member: what it said last, and since when nothing was heard.
 
-    `silence_ms` is None when nothing was ever heard.
+    `silence_ms` is None when nothing ever was; `lied`: there is a proof of that.
     """
 
     said: Status | None
     silence_ms: int | None
-    proven: str | None = None
+    lied: bool = False
 
 
-def suspicion(mine: Standing, other: Contact) -> str | None:
+def suspicion(mine: Standing, other: Contact) -> Suspicion | None:
     """Why another member can not be counted on now; None while nothing speaks against it."""
     said = other.said
-    if other.proven is not None:
-        return f"proven to have lied: {other.proven}"
-    if other.silence_ms is None:
-        return "never heard of"
+    if other.lied:
+        return "lied"
+    if other.silence_ms is None or said is None:
+        return "unheard"
     if other.silence_ms > SILENT_MS_MAX:
-        return f"silent for {other.silence_ms / 1000:.1f} s"
-    if said is None:
-        return "has not said where it stands"
+        return "silent"
     if said.mute:
-        return "says that it signs nothing"
+        return "mute"
     if said.epoch < mine.epoch:
-        return f"still in epoch {said.epoch}, which is over"
+        return "old-epoch"
     behind = mine.final - said.final
-    if said.epoch == mine.epoch and behind > mine.record.parameters.checkpoint_interval:
-        return f"lags {behind} entries behind"
-    return None
+    lags = behind > mine.record.parameters.checkpoint_interval
+    return "lagging" if said.epoch == mine.epoch and lags else None
 
 
 def _now_ms() -> int:

@@ -219,7 +219,7 @@ def _summary(record: EpochRecord, found: EvidenceFound) -> dict[str, Any]:
 
 def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
     standing, roster = running.engine.standing, running.mesh.roster
-    proven = {found.member: found.kind for found in standing.evidence}
+    proven = {found.member for found in standing.evidence}
     peers = []
     for number in roster.others():
         member = roster.members[number]
@@ -228,7 +228,7 @@ def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
         last = said.get(number if position is None else position)
         link = running.modes.links.link(number)
         silence_ms = running.mesh.server.silence_ms(number)
-        contact = Contact(last, silence_ms, None if position is None else proven.get(position))
+        contact = Contact(last, silence_ms, position in proven)
         peers.append(
             PeerView(
                 name=member.name,

@@ -7,6 +7,8 @@ import pytest
 from dwcp_operator.act.events import RestartReason, restart_reason
 from dwcp_operator.act.health import AGE_S_MAX, CONTACT_S_MAX, Health
 from dwcp_operator.act.transitions import transitions
+from dwcp_operator.modes import ModeSwitchStatus
+from dwcp_operator.plan import SwitchSeen
 from dwcp_operator.resources import ClusterStatus, Condition, MemberStatus
 
 
@@ -58,6 +60,30 @@ def test_the_story_of_a_lost_primary() -> None:
     assert told(up, down) == ["MemberNotReady", "ViewChanged", "Unavailable"]
     assert told(down, status(2, "True")) == ["MemberReady", "Available"]
     assert told(up, up) == []
+
+
+def test_a_switch_is_told_once_with_the_numbers_that_led_to_it() -> None:
+    numbers = SwitchSeen(
+        "Internet", "Datacenter", "network", 70, "2026-01-01T00:00:00Z", rtt_us=1200
+    )
+    before = ClusterStatus(mode="Internet", epoch=0)
+    after = ClusterStatus(mode="Datacenter", epoch=1, last_switch=ModeSwitchStatus.of(numbers))
+    assert [(str(t.reason), t.note) for t in transitions(before, after)] == [
+        ("ModeDecided", "Internet to Datacenter at index 70 (network): round trip 1.20 ms"),
+        ("ModeSwitched", "Datacenter runs now, in epoch 1"),
+    ]
+    assert told(after, after) == []
+    fallen = after.model_copy(update={"mode": "Internet", "epoch": 2})
+    assert told(after, fallen) == ["ModeSwitched"], "a fail-over was not decided"
+
+
+def test_a_suspicion_of_f_plus_one_members_is_told_once() -> None:
+    calm = status(1, "True")
+    (member,) = calm.members
+    suspect = member.model_copy(update={"suspicion": "lagging"})
+    worse = calm.model_copy(update={"members": (suspect,)})
+    assert told(calm, worse) == ["MemberSuspected"]
+    assert told(worse, worse) == []
 
 
 def test_liveness_is_lost_only_when_rounds_hang() -> None:

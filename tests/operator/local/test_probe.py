@@ -27,7 +27,7 @@ from dwcp.wire.records import (
     start_hash,
 )
 from dwcp_operator.local.probe import DeliveryRefusedError, Probe, ProbeError
-from dwcp_operator.plan import Report
+from dwcp_operator.plan import Report, SwitchSeen
 
 NAMES = tuple(f"demo-{i}" for i in range(4))
 SIGNERS = tuple(Ed25519Signer(bytes([i + 1]) * 32) for i in range(4))
@@ -139,6 +139,21 @@ def encoded(**changes: object) -> bytes:
 def test_a_status_that_does_not_hold_is_refused(handler: Handler, sentence: str) -> None:
     with pytest.raises(ProbeError, match=sentence):
         report(handler)
+
+
+def test_health_suspicions_and_the_last_switch_are_read() -> None:
+    network = {"rttUs": 1200, "jitterUs": None, "loss": None, "rateBps": 10**9}
+    last = {"before": "Internet", "after": "Datacenter", "reason": "network", "index": 9}
+    said = STATUS | {
+        "illness": "w" * 1000,
+        "peers": [{"name": "demo-0", "suspicion": "silent"}, {"name": "demo-2"}],
+        "modes": {"lastSwitch": last | {"atMs": 1_700_000_000_000, "network": network}},
+    }
+    report = ask(status_handler(json.dumps(said).encode()), lambda p: p.report(GENESIS, "now"))
+    assert (len(report.illness), report.suspects) == (300, {"demo-0": "silent"})
+    assert report.switch == SwitchSeen(
+        "Internet", "Datacenter", "network", 9, "2023-11-14T22:13:20Z", 1200, rate_bps=10**9
+    )
 
 
 def test_a_status_before_the_log_is_replayed_is_no_report() -> None:
