@@ -222,7 +222,8 @@ def _configure(path: Path, peers: str) -> None:
         "allow_duplicate_ip": "true", "timeout_commit": '"0s"', "skip_timeout_commit": "true",
         "create_empty_blocks": "false",
         "peer_gossip_sleep_duration": '"2ms"', "flush_throttle_timeout": '"1ms"',
-        "send_rate": "104857600", "recv_rate": "104857600", "size": "50000", "cache_size": "100000", "max_subscription_clients": "2000",
+        "send_rate": "104857600", "recv_rate": "104857600",
+        "size": "50000", "cache_size": "100000", "max_subscription_clients": "2000",
         "max_subscriptions_per_client": "2000", "pprof_laddr": '""',
     }.items():  # fmt: skip
         text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
