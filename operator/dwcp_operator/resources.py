@@ -12,7 +12,6 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dwcp_operator import rules
-from dwcp_operator.documents import Documents
 from dwcp_operator.access import (
     AccessStatus,
     ClientAccess,
@@ -22,6 +21,7 @@ from dwcp_operator.access import (
     access_problem,
     gateway_problem,
 )
+from dwcp_operator.documents import Documents
 from dwcp_operator.fields import EMPTY, Label, Model, Time, Unique, refuse
 from dwcp_operator.modes import Modes, ModeSwitchStatus
 from dwcp_operator.pods import Monitoring, Placement, PodTemplate, Resources, Upgrade
