@@ -56,6 +56,9 @@ class ReplicaMetrics:
         self.prepared_index = self._gauge("prepared_index", "Highest prepared log index.")
         self.final_index = self._gauge("final_index", "Highest final log index.")
         self.applied_index = self._gauge("applied_index", "Highest executed log index.")
+        self.checkpoint_seq = self._gauge(
+            "checkpoint_seq", "Newest checkpoint that this replica made, stable or not."
+        )
         self.stable_checkpoint = self._gauge("stable_checkpoint", "Highest stable checkpoint.")
         self.pending = self._gauge("pending_requests", "Requests that are not executed yet.")
         self.revision = self._gauge("store_revision", "Revision of the key store.")

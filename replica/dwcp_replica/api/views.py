@@ -139,6 +139,7 @@ class StatusView(Struct, frozen=True, rename="camel", kw_only=True):
     prepared_index: int = 0
     final_index: int = 0
     applied_index: int = 0
+    checkpoint_seq: int = 0
     stable_checkpoint: int = 0
     stable_state: str | None = None
     log_base: int = 0

@@ -133,6 +133,11 @@ class Engine:
             self._standing = self._core.standing()
         return self._standing
 
+    @property
+    def checkpoint_index(self) -> int:
+        """The newest checkpoint that was made here, stable or not."""
+        return self._shelf.newest
+
     def proof_of(self, index: int) -> tuple[tuple[Header, ...], Certificate] | None:
         """What shows that an entry is final (Replica.proof_of)."""
         return self._core.proof_of(index)

@@ -97,6 +97,7 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     metrics.prepared_index.set(standing.prepared)
     metrics.final_index.set(standing.final)
     metrics.applied_index.set(running.store.applied_index)
+    metrics.checkpoint_seq.set(running.engine.checkpoint_index)
     metrics.stable_checkpoint.set(standing.stable)
     metrics.pending.set(standing.pending)
     metrics.revision.set(running.store.revision)
@@ -157,6 +158,7 @@ def _of_running(running: RunningReplica) -> dict[str, Any]:
         "prepared_index": standing.prepared,
         "final_index": standing.final,
         "applied_index": running.store.applied_index,
+        "checkpoint_seq": running.engine.checkpoint_index,
         "stable_checkpoint": standing.stable,
         "stable_state": standing.stable_state.hex() or None,
         "log_base": standing.log_base,

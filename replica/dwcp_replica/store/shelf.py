@@ -31,6 +31,11 @@ class Shelf:
         if store.target is None:
             self._keep(self.saved)
 
+    @property
+    def newest(self) -> int:
+        """The newest checkpoint that was made here, stable or not."""
+        return self._sealed[-1] if self._sealed else self.saved
+
     # --- what the shell does ---------------------------------------------------------------------
 
     def checkpoint(self) -> bytes:
