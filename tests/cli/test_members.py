@@ -86,6 +86,21 @@ def test_members_are_replaced_under_load_and_none_is_lost(cluster: Local) -> Non
     cluster.wait("the old one to end", lambda: cluster.status()["learners"] == [])
 
 
+def test_a_member_changes_its_key_under_load(cluster: Local) -> None:
+    first = names(cluster)
+    key = cluster.root / "members" / first[1] / "identity.key"
+    before = key.read_bytes()
+    with loaded(cluster):
+        said = cluster.ok("admin rotate-key", first[1])
+        assert f"{first[1]} has erased its old key" in said
+        assert names(cluster) == first
+        assert cluster.status()["epoch"] == 1
+    assert key.read_bytes() != before
+    assert {file.name for file in key.parent.glob("identity.*")} == {"identity.key"}
+    done = cluster.dwcp("admin rotate-key", "quickstart-9")
+    assert (done.returncode, "is no member of epoch 1" in done.stderr) == (1, True)
+
+
 def test_a_member_that_lost_its_volume_comes_back_as_another(cluster: Local) -> None:
     first = names(cluster)
     cluster.ok("put", "k", "v")

@@ -43,6 +43,7 @@ from dwcp.wire.envelope import (
     reply_signing_bytes,
 )
 from dwcp.wire.epochs import Records
+from dwcp.wire.keys import NextKey, request_key
 from dwcp.wire.operations import (
     OpenSession,
     Operation,
@@ -359,6 +360,26 @@ class Operator:
             unsigned = msgspec.structs.replace(unsigned, protocol=force, hold="force")
         sig = self.admin.sign(unsigned.signing_bytes(scope_of(records.genesis, record)))
         return msgspec.msgpack.encode(msgspec.structs.replace(unsigned, sig=sig))
+
+    async def next_key(self, place: Place, records: RecordChain, **changed: Any) -> NextKey:
+        """The key that a member makes when the admin asks it to."""
+        code, body = await self.ask_key(place, records, **changed)
+        assert code == 200, body
+        return msgspec.msgpack.decode(body, type=NextKey)
+
+    async def ask_key(
+        self, place: Place, records: RecordChain, name: str = "", by: Ed25519Signer | None = None,
+        epoch: int | None = None,
+    ) -> tuple[int, bytes]:  # fmt: skip
+        """What a member says to a request for its next key."""
+        record = records.current
+        scope = scope_of(records.genesis, record)
+        if epoch is not None:
+            record = msgspec.structs.replace(record, epoch=epoch)
+        request = request_key(record, scope, name or place.name, by or self.admin)
+        url = f"{place.url}/dwcp/v1/keys"
+        code, body, _ = await self._http.call("POST", url, msgspec.msgpack.encode(request))
+        return code, body
 
     async def post(self, places: Iterable[Place], what: str, order: bytes) -> None:
         """Bring an order to these replicas, as "orders" or as "learners"."""

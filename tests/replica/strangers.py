@@ -34,6 +34,7 @@ from dwcp.wire.envelope import (
     batch_digest,
     envelope_signing_bytes,
 )
+from dwcp.wire.keys import KeyRequest, NextKey, request_key, show_key, shown_fault
 from dwcp.wire.operations import (
     CompactionRequest,
     Compare,
@@ -65,6 +66,7 @@ from dwcp_replica.net import hello as peer_hello
 from dwcp_replica.node.config import Address, NodeConfig
 from dwcp_replica.node.genesis import GenesisKeeper
 from dwcp_replica.node.reading import read_query
+from dwcp_replica.node.rekeying import key_refusal
 from dwcp_replica.node.running import RunningReplica
 from dwcp_replica.store import KeyStore, RefusalReason, Store
 from dwcp_replica.store.records import MemoryRecords
@@ -609,11 +611,29 @@ def shown_to_the_operator() -> list[Target]:
         assert checked_genesis("test-1", body).record == genesis
         return "same"
 
+    request = request_key(genesis, scope, "test-1", MEMBERS.admin)
+    next_key = encode(show_key(request, scope, signer, MEMBERS.client))
+
+    def keyed(told: NextKey) -> str:
+        if encode(told) == next_key:
+            return "same"
+        assert shown_fault(genesis, scope, request, told, MEMBERS.verifier) is not None, told
+        return "refused"
+
+    def asked(message: KeyRequest) -> str:
+        if message == request:
+            return "same"
+        refusal = key_refusal(message, (genesis, genesis), 1, settling=False, mute=None)
+        assert refusal is not None, message
+        return "refused"
+
     whole = encode(MEMBERS.signed_genesis())
     return [
         Target("Identity", [identity], refused_or(identified)),
         Target("Status (signed)", [status], refused_or(reported)),
         Target("DWCP-Signature", [sign(b"another").encode()], refused_or(forged)),
+        Target("KeyRequest", [encode(request)], taken_or_not(decoder_of(KeyRequest), asked)),
+        Target("NextKey", [next_key], taken_or_not(decoder_of(NextKey), keyed)),
         Target("SignedGenesis (shown)", [whole], refused_or(shown)),
     ]
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from dwcp import Client
-from dwcp.epochs import Invitation, sign_anchor
+from dwcp.epochs import Invitation, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.records import Member
 from replica.harness import Http, Place, RawClient, Tasks
@@ -83,6 +83,10 @@ async def test_a_member_is_replaced_and_the_old_one_says_so(tmp_path: Path) -> N
             cluster.start(one)
         await reach(http, new, epoch)
         client.agreed(await http.post_all(new, client.put(b"after a restart", b"v")))
+        roles = {p["name"]: p["role"] for p in (await http.status(new[1]))["peers"]}
+        assert roles == {
+            "test-0": "former", "test-2": "member", "test-3": "member", "test-4": "member",
+        }  # fmt: skip
 
 
 @in_loop
@@ -170,6 +174,122 @@ async def test_a_watch_outlives_its_members_and_protocols(tmp_path: Path) -> Non
             assert seen == list(range(1, total + 1))
             assert set(client.connected) == {place.name for place in places}
             assert not client.liars
+
+
+def with_key(records: RecordChain, name: str, key: bytes) -> tuple[Member, ...]:
+    """The present members, but for the key of one."""
+    return tuple(
+        msgspec.structs.replace(m, identity=key) if m.name == name else m
+        for m in records.current.members
+    )
+
+
+def keys_on(place: Place, seed: bytes) -> list[str]:
+    """The files of a volume in which a private key lies."""
+    text = seed.hex().encode()
+    files = [path for path in place.data.rglob("*") if path.is_file()]
+    return sorted(path.name for path in files if text in path.read_bytes())
+
+
+async def rotate(cluster: Tasks, raw: RawClient, place: Place) -> int:
+    """Change the key of a running member; the epoch that begins with it."""
+    shown = await cluster.operator.next_key(place, raw.records)
+    members = with_key(raw.records, place.name, shown.identity)
+    await cluster.operator.post(
+        cluster.places, "orders", cluster.operator.order(raw.records, members)
+    )
+    epoch = raw.records.current.epoch + 1
+    await reach(cluster.http, cluster.places, epoch)
+    assert await raw.follow(cluster.http, place) == epoch
+    return epoch
+
+
+def has_key(place: Place, key: bytes) -> bool:
+    """The volume names this key as its member's, and no other lies beside it."""
+    member = msgspec.json.decode((place.data / "member.json").read_bytes())
+    left = {path.name for path in place.data.glob("identity.*")}
+    return bool(member["identity"] == key.hex()) and left == {"identity.key"}
+
+
+@in_loop
+async def test_a_member_changes_its_key_under_load(tmp_path: Path) -> None:
+    """Twice, then everybody starts again: no write is lost, no watch broken, no old key left."""
+    async with Tasks(tmp_path) as cluster:
+        raw = await cluster.bootstrap()
+        http, places = cluster.http, cluster.places
+        genesis, place = cluster.genesis.record, places[1]
+        seeds = []
+        async with (
+            Client.connect(genesis, cluster.client) as client,
+            client.watch("k", start_revision=2) as watch,
+            counting(client) as written,
+        ):
+            for _ in range(2):
+                seeds.append(Ed25519Signer.load(place.data / "identity.key").seed)
+                await rotate(cluster, raw, place)
+                key = raw.records.current.members[1].identity
+                await until(lambda k=key: has_key(place, k), what="it has changed")
+                assert not [found for seed in seeds for found in keys_on(place, seed)]
+                at = written[0]
+                await until(lambda at=at: written[0] > at + 5, what="it goes on")
+            await until(lambda: all(client.connected.values()), what="all are known again")
+            async with asyncio.timeout(20):
+                seen = [int((await anext(watch)).events[0].kv.value) for _ in range(written[0])]
+            assert seen == list(range(1, len(seen) + 1))
+            assert not client.liars
+        for one in places:
+            await cluster.stop(one)
+        for one in places:
+            cluster.start(one)
+        await reach(http, places, 2)
+        raw.agreed(await http.post_all(places, raw.put(b"after a restart", b"v")))
+        assert (await cluster.operator.identity(place)).identity == key
+        for one in places:
+            roles = {p["name"]: p["role"] for p in (await http.status(one))["peers"]}
+            assert roles == {p.name: "member" for p in places if p is not one}
+
+
+@in_loop
+async def test_a_member_that_was_down_when_its_key_was_swapped_goes_on(tmp_path: Path) -> None:
+    """Its log ends in the old epoch, its volume holds both keys; the others tell it the rest."""
+    async with Tasks(tmp_path) as cluster:
+        raw = await cluster.bootstrap()
+        http, places = cluster.http, cluster.places
+        place, others = places[1], [places[0], *places[2:]]
+        shown = await cluster.operator.next_key(place, raw.records)
+        await cluster.stop(place)
+        order = cluster.operator.order(
+            raw.records, with_key(raw.records, place.name, shown.identity)
+        )
+        await cluster.operator.post(others, "orders", order)
+        await reach(http, others, 1)
+        await raw.follow(http, others[0])
+        raw.agreed(await http.post_all(others, raw.put(b"k", b"while it was down")))
+        cluster.start(place)
+        await reach(http, places, 1)
+        await until(lambda: has_key(place, shown.identity), what="it has changed")
+        raw.agreed(await http.post_all(places, raw.put(b"k", b"v")))
+
+
+@pytest.mark.parametrize("case", ["epoch", "signature", "member", "garbage", "size"])
+@in_loop
+async def test_a_wrong_request_makes_no_key(tmp_path: Path, case: str) -> None:
+    async with Tasks(tmp_path) as cluster:
+        raw = await cluster.bootstrap()
+        place, ask = cluster.places[1], cluster.operator.ask_key
+        match case:
+            case "epoch":
+                code, said = await ask(place, raw.records, epoch=1)
+            case "signature":
+                code, said = await ask(place, raw.records, by=cluster.client)
+            case "member":
+                code, said = await ask(place, raw.records, name="test-2")
+            case _:
+                body = b"\xc1" if case == "garbage" else bytes(5000)
+                code, said, _ = await cluster.http.call("POST", f"{place.url}/dwcp/v1/keys", body)
+        word = {"garbage": b"malformed", "size": b"too-large"}.get(case, b"key-" + case.encode())
+        assert (code, word in said) == ({"garbage": 400, "size": 413}.get(case, 409), True), said
+        assert not (place.data / "identity.next").exists()
 
 
 @pytest.mark.parametrize("case", ["mac", "garbage", "unsigned", "anchor", "name"])

@@ -59,7 +59,7 @@ def admin() -> None:
     """Order something with the cluster's admin key."""
 
 
-for _command in (members.add, members.remove, members.replace):
+for _command in (members.add, members.remove, members.replace, members.rotate_key):
     admin.add_command(_command)
 
 

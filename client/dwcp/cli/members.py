@@ -1,4 +1,4 @@
-"""`dwcp admin add|remove|replace` and `dwcp scale`: other members for a cluster on this machine."""
+"""`dwcp admin add|remove|replace|rotate-key`, `dwcp scale`: members of a local cluster."""
 
 from __future__ import annotations
 
@@ -62,6 +62,17 @@ def remove(names: tuple[str, ...], data_dir: Path, timeout_s: float) -> None:
 def replace(names: tuple[str, ...], data_dir: Path, timeout_s: float) -> None:
     """Put new members in the places of others, such as one that lost its volume."""
     _change(data_dir, names, len(names), timeout_s)
+
+
+@click.command("rotate-key")
+@click.argument("name")
+@_data
+@_timeout
+def rotate_key(name: str, data_dir: Path, timeout_s: float) -> None:
+    """Give a member a new identity key; the old one is erased when the next epoch is settled."""
+    from dwcp_operator.local.rekey import rotate
+
+    _run(data_dir, lambda layout: rotate(layout, name, timeout_s=timeout_s, emit=click.echo))
 
 
 @click.command()

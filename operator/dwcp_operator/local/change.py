@@ -241,14 +241,14 @@ class Change:
             await self._bring("orders", members)
             await asyncio.sleep(AGAIN_S)
             await self._follow()
-        epoch, needed = self.record.epoch, quorum(len(members), self.record.trust)
-        self._emit(f"epoch {epoch} has begun with {', '.join(m.name for m in members)}")
+        needed = quorum(len(members), self.record.trust)
+        names = ", ".join(m.name for m in members)
+        self._emit(f"epoch {self.record.epoch} has begun with {names}")
         while True:
             said = (await self.statuses()).values()
-            if (
-                sum(one.get("ready") is True and one.get("epoch") == epoch for one in said)
-                >= needed
-            ):
+            epoch = self.record.epoch  # another one may have begun since
+            voting = sum(one.get("ready") is True and one.get("epoch") == epoch for one in said)
+            if voting >= needed:
                 return
             await asyncio.sleep(AGAIN_S)
 
@@ -271,7 +271,7 @@ class Change:
 
 
 @contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
+def alone(layout: Layout) -> Iterator[None]:
     """One change at a time. Raises ChangeError."""
     with (layout.root / "change.lock").open("ab") as file:
         try:
@@ -288,7 +288,7 @@ async def change(
     async with aiohttp.ClientSession() as http:
         one = Change(layout, http, emit)
         try:
-            with _alone(layout):
+            with alone(layout):
                 async with asyncio.timeout(timeout_s):
                     await one.to(leaving, joining)
         except TimeoutError:

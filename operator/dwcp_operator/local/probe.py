@@ -188,6 +188,14 @@ class Probe:
             return None
         return answer.body.decode("utf-8", "replace")[:500]
 
+    async def ask(self, path: str, body: bytes) -> bytes:
+        """What it answers to something brought to it. Raises ProbeError with its own words."""
+        headers = {"Content-Type": "application/msgpack"}
+        answer = await self._request("POST", path, data=body, headers=headers)
+        if answer.status != 200:
+            raise ProbeError(answer.body.decode("utf-8", "replace")[:500])
+        return answer.body
+
     async def identity(self, token: bytes | None, known_key: bytes | None) -> Identity:
         """Who waits there, its proof checked, and tied by the token's MAC or by a known key.
 

@@ -1,8 +1,9 @@
 """GET /dwcp/v1/epochs: the chain of epoch records. POST /dwcp/v1/orders: the admin's orders.
 
-POST /dwcp/v1/learners takes an order too, and only lets its new members fetch.
+POST /dwcp/v1/learners takes an order too, and only lets its new members fetch. POST /dwcp/v1/keys
+has this member make the key that a later order names.
 
-Neither is secret: a record proves itself by its certificate, an order by the admin's signature.
+Nothing is secret: a record proves itself by its certificate, an order by the admin's signature.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from aiohttp import web
 
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.epochs import Records
+from dwcp.wire.keys import KeyRequest, NextKey
 from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.host import Host
 from dwcp_replica.api.problems import BodyTooLargeError, Problems, read_body
 
 MESSAGE_PACK: Final = "application/msgpack"
 ORDER_BYTES_MAX: Final = 262_144
+REQUEST_BYTES_MAX: Final = 4096
 RECORDS_MAX: Final = 64
 
+_decode_request: Callable[[bytes], KeyRequest] = decoder_of(KeyRequest)
 _decode_order: Callable[[bytes], AdminSwitch] = decoder_of(AdminSwitch)
 
 
@@ -52,6 +56,21 @@ class EpochsHandler:
     async def learners(self, request: web.Request) -> web.Response:
         """Let the new members of an order fetch what they need; nothing is switched."""
         return await self._take(request, learn=True)
+
+    async def keys(self, request: web.Request) -> web.Response:
+        """This member's next key, signed with both, or 409 with why it makes none."""
+        try:
+            asked = _decode_request(await read_body(request, REQUEST_BYTES_MAX))
+        except BodyTooLargeError:
+            return self._problems.json(413, "too-large", "a request for a key has at most 4 KiB")
+        except msgspec.DecodeError as error:
+            return self._problems.json(
+                400, "malformed", f"not the MessagePack of a request for a key: {error}"
+            )
+        shown = self._host.next_key(asked)
+        if not isinstance(shown, NextKey):
+            return self._problems.json(409, shown[0], shown[1])
+        return web.Response(body=msgspec.msgpack.encode(shown), content_type=MESSAGE_PACK)
 
     async def _take(self, request: web.Request, *, learn: bool) -> web.Response:
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dwcp.wire.envelope import Envelope, Rejected
 from dwcp.wire.epochs import CertifiedRecord
+from dwcp.wire.keys import KeyRequest, NextKey
 from dwcp.wire.query import Query
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis
 from dwcp.wire.signing import Verifier
@@ -131,6 +132,13 @@ class Host(Protocol):
         """Take an order of the admin; else an enumerated word and a sentence why not.
 
         With `learn` its new members may fetch what they need, and nothing else happens.
+        """
+        ...
+
+    def next_key(self, request: KeyRequest) -> NextKey | tuple[str, str]:
+        """Make the next identity key durably, or show the one that is made.
+
+        Else an enumerated word and a sentence why not.
         """
         ...
 

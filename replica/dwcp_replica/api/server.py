@@ -45,6 +45,7 @@ class ApiServer:
         app.router.add_post("/dwcp/v1/orders", epochs.post)
         app.router.add_get("/dwcp/v1/backup", BackupHandler(host, problems).get)
         app.router.add_post("/dwcp/v1/learners", epochs.learners)
+        app.router.add_post("/dwcp/v1/keys", epochs.keys)
         app.router.add_post("/dwcp/v1/envelopes", envelopes.post)
         app.router.add_get("/dwcp/v1/connect", self._connect.get)
         self._documents = DocumentsHandler(host, problems, metrics)

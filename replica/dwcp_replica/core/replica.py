@@ -46,6 +46,7 @@ from dwcp_replica.core.effects import (
 )
 from dwcp_replica.core.epochs import rest, resume, slot, succession, switching
 from dwcp_replica.core.epochs.keeper import Keeper
+from dwcp_replica.core.epochs.keys import Keys
 from dwcp_replica.core.epochs.messages import epoch_of
 from dwcp_replica.core.epochs.mute import Muteness
 from dwcp_replica.core.epochs.wishing import Wish
@@ -81,6 +82,7 @@ class Replica:
     not have voted in; `mute_for_good` when its log can not be written either.
     `own` is the state that a start has found, and `state` gives access to it; without them
     everything is executed again from the start, and no state is shown or fetched.
+    `keys` are all that it signs with (default: `signer`), the shell may let another one follow.
     `draw(bound)` gives random numbers below a bound; only Raft's election time-outs use it.
     """
 
@@ -97,11 +99,13 @@ class Replica:
         own: OwnState | None = None,
         draw: Draw | None = None,
         mute_for_good: bool = False,
+        keys: Keys | None = None,
     ) -> None:
-        self._draw = draw
+        self._keys = keys or Keys(signer)
         self._keeper = Keeper(genesis, verifier, Muteness(mute, mute_for_good))
+        first = (self._keys.of(genesis)[0], verifier)
         self._core = succession.first_core(
-            self._keeper.line, me, (signer, verifier), self._keeper.muteness, state, draw
+            self._keeper.line, me, first, self._keeper.muteness, state, draw
         )
         self._started = False
         self._use_driver()
@@ -448,7 +452,7 @@ class Replica:
         core, keeper = self._core, self._keeper
         if not core.waiting:
             keeper.emitted = max(keeper.emitted, core.emitted)
-        self._core = succession.succeed(core, keeper.line, certified, keeper.muteness)
+        self._core = succession.succeed(core, keeper.line, certified, keeper.muteness, self._keys)
         keeper.begin(self._core)
         self._use_driver()
 

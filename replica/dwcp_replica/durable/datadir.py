@@ -7,7 +7,8 @@ directory with a part missing is refused, not mended; the member is replaced und
 Files: LOCK (locked while a process runs, with its pid), refusals (a line for each process that
 was refused meanwhile), identity.key, tls.key, tls.crt, member.json (written last: its presence
 says that the first start was finished), wal/, genesis.msgpack; invitation.msgpack of one that
-joined later, removed.json (the epoch that is without it) of one that is a member no more.
+joined later, removed.json (the epoch that is without it) of one that is a member no more. A key
+that is to follow lies beside the present one (keys.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -24,7 +25,7 @@ from msgspec import Struct
 from dwcp.identity import KEY_FILE_MODE, Ed25519Signer, KeyFileError
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.records import SignedGenesis
-from dwcp_replica.durable import tls
+from dwcp_replica.durable import keys, tls
 from dwcp_replica.durable.faults import (
     DirectoryLocked,
     DiskFailure,
@@ -34,11 +35,12 @@ from dwcp_replica.durable.faults import (
     MissingDirectory,
     RemovedMember,
 )
-from dwcp_replica.durable.files import erase_file, replace_file, sync_directory, write_all
+from dwcp_replica.durable.files import replace_file, sync_directory, write_all
+from dwcp_replica.durable.keys import MEMBER as _MEMBER
+from dwcp_replica.durable.keys import MemberFile, write_member
 
 _LOCK: Final = "LOCK"
 _REFUSALS: Final = "refusals"
-_MEMBER: Final = "member.json"
 _GENESIS: Final = "genesis.msgpack"
 _INVITATION: Final = "invitation.msgpack"
 _REMOVED: Final = "removed.json"
@@ -47,16 +49,6 @@ _KEYS: Final = ("identity.key", "tls.key", "tls.crt")
 _BEFORE_MEMBER: Final = frozenset({_LOCK, _REFUSALS, _WAL, *_KEYS, "lost+found"})
 """What may stand in a directory whose first start was not finished."""
 _REPLACE: Final = "replace this member under a new name, with an empty directory"
-
-
-class MemberFile(Struct, frozen=True):
-    """member.json: whose volume this is; keys as hex digits."""
-
-    format: Literal[1]
-    cluster: str
-    name: str
-    identity: str
-    certificate: str
 
 
 class RemovedFile(Struct, frozen=True):
@@ -73,7 +65,9 @@ class DataDirectory:
         self.name = name
         self.cluster = cluster
         self._lock_fd = lock_fd
-        self._signer, self._fingerprint = _open_member(path, name, cluster)
+        self._member = _open_member(path, name, cluster)
+        self._signer, self._fingerprint = _read_keys(path, self._member)
+        self._next = keys.next_key(path)
         self._genesis = _load_genesis(path / _GENESIS)
         if self._genesis is None and any(self.wal_path.iterdir()):
             raise LostIdentity(f"{path} has a log but has lost {_GENESIS}: {_REPLACE}")
@@ -109,6 +103,38 @@ class DataDirectory:
     def signer(self) -> Ed25519Signer:
         """The member's identity key."""
         return self._signer
+
+    @property
+    def next_signer(self) -> Ed25519Signer | None:
+        """The key that is to follow, once an epoch record names it."""
+        return self._next
+
+    @property
+    def former_keys(self) -> tuple[bytes, ...]:
+        """The public keys that this member had before, oldest first."""
+        return self._member.former_keys
+
+    @property
+    def first_key(self) -> bytes:
+        """The public key that this volume began with: its log is bound to it."""
+        return next(iter(self.former_keys), self._signer.public_key)
+
+    def make_next_key(self) -> Ed25519Signer:
+        """The key that is to follow, made now unless there is one. Raises DiskFailure."""
+        try:
+            self._next = keys.make_next_key(self.path)
+        except OSError as error:
+            raise DiskFailure(f"can not make a key in {self.path}: {error}") from error
+        return self._next
+
+    def adopt_next_key(self) -> None:
+        """The next key is the member's from now on; the old one is erased. Raises DiskFailure."""
+        assert self._next is not None, "a key is made before it is adopted"
+        try:
+            self._member = keys.adopt(self.path, self._member)
+        except OSError as error:
+            raise DiskFailure(f"can not change the key in {self.path}: {error}") from error
+        self._signer, self._next = self._next, None
 
     @property
     def certificate_fingerprint(self) -> bytes:
@@ -181,10 +207,10 @@ class DataDirectory:
             raise DiskFailure(f"can not store the invitation in {self.path}: {error}") from error
 
     def retire(self, epoch: int) -> None:
-        """Erase the identity key for ever: `epoch` is without this member. Raises DiskFailure."""
+        """Erase the identity keys for ever: `epoch` is without this member. Raises DiskFailure."""
         try:
             replace_file(self.path / _REMOVED, msgspec.json.encode(RemovedFile(epoch)) + b"\n")
-            erase_file(self.path / "identity.key")
+            keys.erase_all(self.path)
         except OSError as error:
             raise DiskFailure(f"can not erase the key in {self.path}: {error}") from error
 
@@ -232,8 +258,8 @@ def _note_refusal(path: Path) -> None:
         os.close(fd)
 
 
-def _open_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, bytes]:
-    """The member's key and certificate fingerprint, made now if this is its first start."""
+def _open_member(path: Path, name: str, cluster: str) -> MemberFile:
+    """Whose volume it is; made now if this is its first start."""
     if not (path / _MEMBER).exists():
         return _make_member(path, name, cluster)
     member = _read_member(path / _MEMBER)
@@ -243,15 +269,13 @@ def _open_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, by
             f"{path} belongs to member {member.name} of cluster {member.cluster}, not to {name} "
             f"of {cluster}: mount that member's own volume"
         )
+    keys.finish(path, member)
     for file in _KEYS:
         if not (path / file).exists():
             raise LostIdentity(f"{path} has lost {file}: {_REPLACE}")
     if not (path / _WAL).is_dir():
         raise LostIdentity(f"{path} has lost its log, {_WAL}/: {_REPLACE}")
-    signer, fingerprint = _read_keys(path)
-    if (signer.public_key.hex(), fingerprint.hex()) != (member.identity, member.certificate):
-        raise LostIdentity(f"the keys in {path} are not those that {_MEMBER} names: {_REPLACE}")
-    return signer, fingerprint
+    return member
 
 
 def _check_not_removed(path: Path) -> None:
@@ -262,14 +286,14 @@ def _check_not_removed(path: Path) -> None:
         return
     except msgspec.DecodeError as error:
         raise ForeignDirectory(f"{path / _REMOVED} is damaged ({error}): {_REPLACE}") from error
-    erase_file(path / "identity.key")
+    keys.erase_all(path)
     raise RemovedMember(
         f"the member in {path} was removed from its cluster in epoch {removed.epoch}, and its key "
         "is erased: delete the directory; a new member takes a new name and an empty directory"
     )
 
 
-def _make_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, bytes]:
+def _make_member(path: Path, name: str, cluster: str) -> MemberFile:
     """Make what a member needs, or finish making it; member.json comes last.
 
     Keys of an unfinished first start are used: nobody has seen them, and none is overwritten.
@@ -287,7 +311,7 @@ def _make_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, by
         replace_file(path / "tls.crt", pem)
     (path / _WAL).mkdir(exist_ok=True)
     sync_directory(path)
-    signer, fingerprint = _read_keys(path)
+    signer, fingerprint = _load_keys(path)
     member = MemberFile(
         format=1,
         cluster=cluster,
@@ -295,8 +319,8 @@ def _make_member(path: Path, name: str, cluster: str) -> tuple[Ed25519Signer, by
         identity=signer.public_key.hex(),
         certificate=fingerprint.hex(),
     )
-    replace_file(path / _MEMBER, msgspec.json.encode(member) + b"\n")
-    return signer, fingerprint
+    write_member(path, member)
+    return member
 
 
 def _read_member(path: Path) -> MemberFile:
@@ -308,7 +332,15 @@ def _read_member(path: Path) -> MemberFile:
         ) from error
 
 
-def _read_keys(path: Path) -> tuple[Ed25519Signer, bytes]:
+def _read_keys(path: Path, member: MemberFile) -> tuple[Ed25519Signer, bytes]:
+    """The member's key, and its certificate's fingerprint."""
+    signer, fingerprint = _load_keys(path)
+    if (signer.public_key.hex(), fingerprint.hex()) != (member.identity, member.certificate):
+        raise LostIdentity(f"the keys in {path} are not those that {_MEMBER} names: {_REPLACE}")
+    return signer, fingerprint
+
+
+def _load_keys(path: Path) -> tuple[Ed25519Signer, bytes]:
     try:
         signer = Ed25519Signer.load(path / "identity.key")
         key = (path / "tls.key").read_bytes()

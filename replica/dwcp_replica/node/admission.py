@@ -62,8 +62,7 @@ class Admission:
         self.verifier = verifier
         self.desk = ClientDesk()
         self._questions = Questions(genesis, record)
-        self.enter(record, me)
-        self._signer = signer
+        self.enter(record, me, signer)
         self._gate = gate
         self._engine = engine
         self._store = store
@@ -77,9 +76,10 @@ class Admission:
         self._put_s: dict[bytes, float] = {}
         self._per_client: Counter[bytes] = Counter()
 
-    def enter(self, record: EpochRecord, me: int) -> None:
-        """Answer under this record from now on."""
+    def enter(self, record: EpochRecord, me: int, signer: Signer) -> None:
+        """Answer under this record, with this key, from now on."""
         self.me = me
+        self._signer = signer
         self._epoch = record.epoch
         self._scope = scope_of(self.genesis, record)
 

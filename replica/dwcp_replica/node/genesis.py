@@ -53,7 +53,6 @@ class GenesisKeeper:
         if directory.genesis is not None:
             self._check_stored(directory.genesis)
             self._note_complete(directory.genesis)
-        self.identity = self._make_identity()
 
     @property
     def genesis(self) -> SignedGenesis | None:
@@ -177,7 +176,7 @@ class GenesisKeeper:
         if number is None:
             return f"the genesis does not name a member {config.name}"
         member = record.members[number]
-        if member.identity != directory.signer.public_key:
+        if member.identity != directory.first_key:
             return f"the genesis names another key for {config.name} than this volume holds"
         if member.certificate != directory.certificate_fingerprint:
             return f"the genesis names another certificate for {config.name} than this volume holds"
@@ -210,7 +209,9 @@ class GenesisKeeper:
             self.complete.set()
             _log.info("genesis-complete", extra={"genesis": stored.record.hash().hex()})
 
-    def _make_identity(self) -> Identity:
+    @property
+    def identity(self) -> Identity:
+        """Key, certificate, proof and MAC."""
         directory = self._directory
         unsigned = Identity(
             name=self._config.name,

@@ -19,6 +19,7 @@ from typing import Final
 
 from dwcp.certificates import renewing_context
 from dwcp.wire.epochs import CertifiedRecord
+from dwcp.wire.keys import KeyRequest, NextKey
 from dwcp.wire.records import EpochRecord, Identity, SignedGenesis, scope_of
 from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.host import GenesisRefusedError
@@ -341,6 +342,17 @@ class ReplicaProcess:
             return "not-running", f"this replica does not run: {self.readiness() or 'starting'}"
         return self.running.order(order, learn=learn)
 
+    def next_key(self, request: KeyRequest) -> NextKey | tuple[str, str]:
+        """Make or show the next identity key; else an enumerated word and a sentence why not."""
+        if self.running is None:
+            return "not-running", f"this replica does not run: {self.readiness() or 'starting'}"
+        try:
+            return self.running.next_key(request)
+        except LocalFault as fault:
+            self._fault = fault
+            self.stop()
+            return "disk", str(fault)
+
     def status(self) -> StatusView:
         """Where the replica stands."""
         return views.status(
@@ -355,7 +367,8 @@ class ReplicaProcess:
         if self._removed:
             return None
         message = scope_of(record, record).signing_bytes("status", payload)
-        return self._directory.signer.sign(message)
+        signer = self._directory.signer if self.running is None else self.running.signer
+        return signer.sign(message)
 
     def evidence(self) -> list[EvidenceView]:
         """The proofs against members that this replica holds."""

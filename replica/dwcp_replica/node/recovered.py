@@ -10,6 +10,7 @@ from dwcp.identity import Ed25519Verifier
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import ZERO_HASH
 from dwcp_replica.core.effects import Record
+from dwcp_replica.core.epochs.keys import Keys
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.core.restore import OwnState
 from dwcp_replica.durable import (
@@ -59,6 +60,7 @@ class Recovered:
     shelf: Shelf
     damage: Damage | None
     mute: str | None
+    keys: Keys
 
 
 def recover(
@@ -68,8 +70,8 @@ def recover(
 
     Blocks; raises the faults of `durable`.
     """
-    me = genesis.member_with(directory.signer.public_key)
-    binding = wal_binding(genesis.cluster_id, directory.signer.public_key)
+    keys = Keys(directory.signer, directory.former_keys, directory.next_signer)
+    binding = wal_binding(genesis.cluster_id, directory.first_key)
     wal, records, damage = Wal.open(directory.wal_path, binding=binding)
     journal: Journal = wal
     writable: Wal | None = wal
@@ -91,7 +93,7 @@ def recover(
     verifier = Ed25519Verifier()
     core = Replica(
         genesis=genesis,
-        me=me,
+        me=keys.of(genesis)[1],
         signer=directory.signer,
         verifier=verifier,
         records=records,
@@ -100,6 +102,7 @@ def recover(
         mute_for_good=writable is None,
         own=OwnState(applied, state.records.digest()),
         draw=_DICE.randrange,
+        keys=keys,
     )
     shelf.stable(core.stable_index)
-    return Recovered(core, verifier, journal, writable, state, store, shelf, damage, mute)
+    return Recovered(core, verifier, journal, writable, state, store, shelf, damage, mute, keys)

@@ -14,10 +14,12 @@ import msgspec
 from dwcp.wire.envelope import Envelope, decode_body
 from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.gossip import GossipMessage
+from dwcp.wire.keys import KeyRequest, NextKey, show_key
 from dwcp.wire.operations import RangeRequest
 from dwcp.wire.peer import Forward, PeerMessage
 from dwcp.wire.query import may_be_old
-from dwcp.wire.records import EpochRecord
+from dwcp.wire.records import EpochRecord, scope_of
+from dwcp.wire.signing import Signer
 from dwcp.wire.switch import AdminSwitch
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import (
@@ -60,6 +62,7 @@ from dwcp_replica.node.mesh import Mesh
 from dwcp_replica.node.moding import ModeKeeper
 from dwcp_replica.node.orders import Refusal, order_fault
 from dwcp_replica.node.recovered import Recovered
+from dwcp_replica.node.rekeying import key_refusal
 from dwcp_replica.node.saving import LogKeeper
 from dwcp_replica.node.signatures import Questions, SignatureGate
 from dwcp_replica.store import Outcome
@@ -86,10 +89,11 @@ class RunningReplica:
         self, directory: DataDirectory, genesis: EpochRecord, found: Recovered,
         metrics: ReplicaMetrics, make_hooks: HookMaker | None, log_bytes: int = LOG_BYTES_MIN,
     ) -> None:  # fmt: skip
-        signer = directory.signer
         outbound: OutboundHook | None = None
         reply: ReplyHook | None = None
         standing = found.core.standing()
+        self._keys = found.keys
+        signer = found.keys.of(standing.record)[0]
         if make_hooks is not None and standing.me is not None:
             outbound, reply = make_hooks(genesis, standing.me, signer)
         store = found.store
@@ -134,11 +138,12 @@ class RunningReplica:
             self.documents,
         )  # fmt: skip
         self.mesh.know(found.core.peers)
+        self.mesh.enter(signer, self.record)  # of all whom ended epochs named, who is a member
         self.documents.wakes(self.mesh.dialer)
         self.documents.ask(lambda: None if store.target is not None else store.key_store)
         self.modes = ModeKeeper(
             genesis,
-            lambda: directory.signer,
+            lambda: self.signer,
             found.verifier,
             self.engine,
             store,
@@ -214,19 +219,41 @@ class RunningReplica:
         return f"a learner: it fetches the state, and is no member of epoch {epoch} yet"
 
     @property
+    def signer(self) -> Signer:
+        """The key that the present record knows this replica by."""
+        return self._keys.of(self.record)[0]
+
+    @property
     def was_member(self) -> bool:
         """True when any record so far names this replica."""
-        mine = self._directory.signer.public_key
-        records = (self.genesis, *(one.record for one in self.certified))
-        return any(record.member_with(mine) is not None for record in records)
+        return any(self._keys.of(record)[1] is not None for record in self._records)
+
+    @property
+    def _records(self) -> tuple[EpochRecord, ...]:
+        return (self.genesis, *(one.record for one in self.certified))
+
+    def next_key(self, request: KeyRequest) -> NextKey | Refusal:
+        """Make this member's next key, or show the one that is made; or why not.
+
+        Raises DiskFailure.
+        """
+        refusal = key_refusal(
+            request, (self.genesis, self.record), self.me,
+            settling=self.signer is not self._directory.signer, mute=self.mute,
+        )  # fmt: skip
+        if refusal is not None:
+            return refusal
+        following = self._directory.make_next_key()
+        self._keys.expect(following)
+        scope = scope_of(self.genesis, self.record)
+        return show_key(request, scope, self.signer, following)
 
     def order(self, order: AdminSwitch, *, learn: bool) -> Refusal | None:
         """Take an order of the admin; else an enumerated word and a sentence why not.
 
         With `learn` its new members may fetch from now on, and nothing else happens.
         """
-        earlier = (self.genesis, *(one.record for one in self.certified))
-        if (refusal := order_fault(earlier, order)) is None:
+        if (refusal := order_fault(self._records, order)) is None:
             self.engine.inbox.put(Order(order, learn))
         return refusal
 
@@ -241,10 +268,10 @@ class RunningReplica:
         self.me = event.me
         self.settled = False
         if event.me is not None:
-            self.admission.enter(self.record, event.me)
+            self.admission.enter(self.record, event.me, self.signer)
         self.mesh.know(self.engine.peers)
-        self.mesh.enter(self._directory.signer, self.record)
-        self.documents.enter(self.record, self.me, self._directory.signer)
+        self.mesh.enter(self.signer, self.record)
+        self.documents.enter(self.record, self.me, self.signer)
         record = self.record
         leader = record.members[record.leader].name
         barred = [record.members[m].name for m in record.barred]
@@ -404,6 +431,10 @@ class RunningReplica:
         self.mesh.settle()
         if self.me is None and self.was_member:
             self.removed.set()
+        elif self.me is not None and self.signer is self._directory.next_signer:
+            self._directory.adopt_next_key()
+            self._keys.adopted()
+            self._report("key-changed", key=self.signer.public_key.hex())
 
     def _publish_transfer(self, event: TransferStarted | TransferDone | SourceLied) -> None:
         metrics = self._metrics

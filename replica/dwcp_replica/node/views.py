@@ -224,6 +224,8 @@ def _peers(running: RunningReplica) -> tuple[PeerView, ...]:
     proven = {found.member for found in standing.evidence}
     peers = []
     for number in roster.others():
+        if roster.is_twin(number):
+            continue
         member = roster.members[number]
         position = running.record.member_with(member.identity)
         said = standing.outsiders if position is None else standing.peers

@@ -78,6 +78,7 @@ from dwcp_replica.core.effects import (
     TermRecord,
     Tick,
 )
+from dwcp_replica.core.epochs.keys import Keys
 from dwcp_replica.core.epochs.wishing import Wish
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.sim.crypto import HashSigner, HashVerifier
@@ -114,6 +115,9 @@ class Conversation:
             trust=trust,
             parameters=Parameters(interval, timeout_ms, modes=modes),
         )
+        self.keys = [Keys(signer) for signer in self.signers]
+        self.named = {signer.public_key: i for i, signer in enumerate(self.signers)}
+        """Whose each key is, or was."""
         self.records: list[list[Record]] = [[] for _ in range(n)]
         self.executed: list[list[tuple[int, bytes]]] = [[] for _ in range(n)]
         self.due: list[deque[Entry]] = [deque() for _ in range(n)]
@@ -143,6 +147,7 @@ class Conversation:
             records=self.records[me],
             draw=self.dice[me].randrange,
             mute=self.damaged.get(me),
+            keys=self.keys[me],
         )
 
     # --- what a test does ------------------------------------------------------------------------
@@ -174,15 +179,29 @@ class Conversation:
         peers = self.replicas[me].peers
         if peers == self.genesis.members:
             return list(range(len(peers)))
-        numbers = {signer.public_key: i for i, signer in enumerate(self.signers)}
-        return [numbers[peer.identity] for peer in peers]
+        return [self.named[peer.identity] for peer in peers]
 
     def place_of(self, member: int, other: int) -> int | None:
         """The number under which `member` knows another one."""
-        known = self.known_to(member)
         if other >= len(self.signers):
             return other  # a learner that the test keeps to itself
+        if len(self.named) > len(self.signers):
+            record = self.replicas[other].standing().record
+            mine = self.keys[other].of(record)[0].public_key
+            peers = [peer.identity for peer in self.replicas[member].peers]
+            return peers.index(mine) if mine in peers else None
+        known = self.known_to(member)
         return known.index(other) if other in known else None
+
+    def rekey(self, me: int) -> HashSigner:
+        """Another key for a replica, which the next record may name."""
+        before = self.signers[me].public_key
+        following = HashSigner(digest("following", before))
+        self.verifier.know(following)
+        self.named[following.public_key] = me
+        self.keys[me].expect(following)
+        self.signers[me] = following
+        return following
 
     def join(self) -> int:
         """A new replica, no member yet, that holds genesis; its number here."""
@@ -190,6 +209,8 @@ class Conversation:
         self.n += 1
         self.signers.append(HashSigner(digest("member", bytes([me]))))
         self.verifier.know(self.signers[me])
+        self.keys.append(Keys(self.signers[me]))
+        self.named[self.signers[me].public_key] = me
         self.records.append([])
         self.executed.append([])
         self.due.append(deque())

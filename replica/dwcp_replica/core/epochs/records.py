@@ -77,8 +77,9 @@ def barred_among(
     record: EpochRecord, proven: Iterable[int], members: tuple[Member, ...]
 ) -> tuple[int, ...]:
     """The numbers, in the new set, of proven equivocators; nobody when that leaves no leader."""
-    keys = {record.members[m].identity for m in (*record.barred, *proven)}
-    barred = tuple(i for i, member in enumerate(members) if member.identity in keys)
+    named = [record.members[m] for m in (*record.barred, *proven)]
+    keys, names = {m.identity for m in named}, {m.name for m in named}  # a new key hides nobody
+    barred = tuple(i for i, m in enumerate(members) if m.identity in keys or m.name in names)
     return barred if len(barred) < len(members) else ()
 
 

@@ -16,6 +16,7 @@ from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.core.chain import Slot
 from dwcp_replica.core.effects import EpochBegun, EpochEntered, EvidenceFound, VoiceFound
+from dwcp_replica.core.epochs.keys import ERASED, ErasedKey, Keys
 from dwcp_replica.core.epochs.line import Line, starting_log
 from dwcp_replica.core.epochs.mute import Muteness
 from dwcp_replica.core.raft.state import Draw
@@ -32,8 +33,12 @@ def first_core(
     state: StateTree | None, draw: Draw | None,
 ) -> Core:  # fmt: skip
     """The core of genesis."""
-    mute = OUTSIDER if me is None else muteness.reason
+    mute = OUTSIDER if me is None else _mute(keys[0], muteness)
     return Core(line.record, NOBODY if me is None else me, *keys, mute, state=state, draw=draw)
+
+
+def _mute(signer: Signer, muteness: Muteness) -> str | None:
+    return ERASED if isinstance(signer, ErasedKey) else muteness.reason
 
 
 def fault(core: Core, line: Line, certified: CertifiedRecord) -> str | None:
@@ -65,21 +70,23 @@ def adopt_start(core: Core, certified: CertifiedRecord) -> None:
     core.save_final()
 
 
-def succeed(core: Core, line: Line, certified: CertifiedRecord, muteness: Muteness) -> Core:
+def succeed(
+    core: Core, line: Line, certified: CertifiedRecord, muteness: Muteness, keys: Keys
+) -> Core:
     """The core of the next epoch; its log begins when the history is complete."""
     record = certified.record
     if line.chain.current.epoch < record.epoch:
         core.persist(EpochBegun(certified))
         line.end(core, certified)
-    me = record.member_with(core.signer.public_key)
-    mute = OUTSIDER if me is None else muteness.reason
+    signer, me = keys.of(record)
+    mute = OUTSIDER if me is None else _mute(signer, muteness)
     found_voice = mute is not None and me is not None and muteness.may_speak_in(record.epoch)
     if found_voice:
         muteness.end()
         mute = None
     number = NOBODY if me is None else me
     new = Core(
-        line.chain.genesis, number, core.signer, core.membership.verifier, mute,
+        line.chain.genesis, number, signer, core.membership.verifier, mute,
         state=core.state if core.shows_state else None, record=record, draw=core.raft.draw,
     )  # fmt: skip
     _carry(core, new)
@@ -105,7 +112,7 @@ def _carry(old: Core, new: Core) -> None:
     new.heartbeat_ms = old.now_ms
     new.view_since_ms = new.progress_ms = old.now_ms
     for member, found in sorted(old.evidence.items()):
-        number = new.record.member_with(old.record.members[member].identity)
+        number = _number_in(new, old, member)
         if number is not None:
             new.past_evidence[number] = EvidenceFound(number, found.kind, found.evidence)
     new.past_evidence |= _still_here(old, new)
@@ -114,10 +121,17 @@ def _carry(old: Core, new: Core) -> None:
 def _still_here(old: Core, new: Core) -> dict[int, EvidenceFound]:
     found = {}
     for member, one in sorted(old.past_evidence.items()):
-        number = new.record.member_with(old.record.members[member].identity)
+        number = _number_in(new, old, member)
         if number is not None:
             found[number] = EvidenceFound(number, one.kind, one.evidence)
     return found
+
+
+def _number_in(new: Core, old: Core, member: int) -> int | None:
+    """What a member is called now; names are never used again, so another key does not hide it."""
+    was = old.record.members[member]
+    number = new.record.member_with(was.identity)
+    return new.record.member_named(was.name) if number is None else number
 
 
 def begin(core: Core, line: Line) -> bool:
