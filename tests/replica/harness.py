@@ -348,16 +348,19 @@ class Operator:
         return code, answer
 
     def order(
-        self, records: RecordChain, members: Sequence[Member], force: Protocol | None = None
-    ) -> bytes:
+        self, records: RecordChain, members: Sequence[Member], force: Protocol | None = None,
+        *, release: bool = False,
+    ) -> bytes:  # fmt: skip
         """The admin's order that the present record be followed by one with these members.
 
-        With `force` the protocol too changes, and is held.
+        With `force` the protocol too changes, and is held until an order with `release`.
         """
         record = records.current
         unsigned = AdminSwitch(record.epoch, record.protocol, tuple(members), bytes(64))
         if force is not None:
             unsigned = msgspec.structs.replace(unsigned, protocol=force, hold="force")
+        if release:
+            unsigned = msgspec.structs.replace(unsigned, hold="release")
         sig = self.admin.sign(unsigned.signing_bytes(scope_of(records.genesis, record)))
         return msgspec.msgpack.encode(msgspec.structs.replace(unsigned, sig=sig))
 

@@ -11,7 +11,7 @@ from dwcp.wire.modes import NetworkReport
 from dwcp.wire.records import ModePolicy, Parameters
 from dwcp_replica.core.modes.decide import Mode, mode_in_force
 from dwcp_replica.node.moding import is_news
-from replica.harness import Http, Place, Tasks
+from replica.harness import Http, Place, RawClient, Tasks
 from replica.waiting import in_loop
 
 QUICK_MODES = ModePolicy(
@@ -48,6 +48,42 @@ async def test_members_measure_report_and_decide_alike(tmp_path: Path) -> None:
         assert {m["switches"] for m in said} == {1}
         assert said[0]["reports"] == 4
         assert said[0]["reach"]["rateBps"] > 1_000_000
+
+
+@in_loop
+async def test_what_the_admin_holds_no_measurement_moves(tmp_path: Path) -> None:
+    """The network asks for Raft, the epoch record holds PBFT: it stays until it is released."""
+    async with Tasks(tmp_path) as cluster:
+        http, places, operator = cluster.http, cluster.places, cluster.operator
+        genesis = (await operator.bootstrap(places, parameters(QUICK_MODES))).record
+        raw = RawClient(genesis, cluster.client)
+
+        async def runs(protocol: str) -> bool:
+            said = [await http.status(place) for place in places]
+            return all(s["protocol"] == protocol and s["ready"] for s in said)
+
+        async def order(**how: Any) -> None:
+            await raw.follow(http, places[0])
+            members = raw.records.current.members
+            await operator.post(places, "orders", operator.order(raw.records, members, **how))
+
+        await http.eventually(lambda: runs("raft"), what="Raft, as the network asks")
+        await order(force="pbft")
+        await http.eventually(lambda: runs("pbft"), what="PBFT, as the admin orders")
+        stores = [one.running.store for one in cluster.running.values() if one.running is not None]
+        since_ms = max(h.at_ms for store in stores for h in store.modes.state.reports)
+        later_ms = since_ms + 15 * QUICK_MODES.measure_ms
+
+        async def measured_on() -> bool:
+            return all(h.at_ms > later_ms for s in stores for h in s.modes.state.reports)
+
+        await http.eventually(measured_on, what="many rounds of measuring")
+        assert await runs("pbft")
+        said = await decided(http, places)
+        assert {(m["decided"], m["forced"]) for m in said} == {("Datacenter", "Internet")}
+        await order(release=True)
+        await http.eventually(lambda: runs("raft"), what="Raft, as the network still asks")
+        assert {m["forced"] for m in await decided(http, places)} == {None}
 
 
 @in_loop

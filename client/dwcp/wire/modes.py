@@ -37,7 +37,10 @@ class NetworkReported(Struct, frozen=True, array_like=True, tag="network_report"
 
 
 class ModeSetRequest(Struct, frozen=True, array_like=True, tag="mode_set"):
-    """Hold this mode, whatever is measured; None: let the network decide. For administrators."""
+    """None: let the network decide, where the genesis holds a mode. For administrators.
+
+    To hold a mode is for the admin's order, which stands in the epoch record: refused here.
+    """
 
     mode: Mode | None = None
 

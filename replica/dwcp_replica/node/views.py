@@ -22,6 +22,7 @@ from dwcp_replica.api.views import (
     SwitchView,
 )
 from dwcp_replica.core.effects import EvidenceFound
+from dwcp_replica.core.modes.decide import Mode
 from dwcp_replica.core.modes.reach import Reach
 from dwcp_replica.core.quorum import faults
 from dwcp_replica.net.roster import Roster
@@ -183,7 +184,7 @@ def _modes(running: RunningReplica) -> ModesView:
     last = state.last
     return ModesView(
         decided=state.mode.value,
-        forced=None if state.forced is None else state.forced.value,
+        forced=_held(running.engine.standing.record, state.forced),
         asked=None if state.asked is None else state.asked.value,
         asked_since_ms=state.asked_since_ms,
         switches=state.switches,
@@ -198,6 +199,13 @@ def _modes(running: RunningReplica) -> ModesView:
         ),
         commit_ms=running.engine.commit_ms if _leads(running) else None,
     )  # fmt: skip
+
+
+def _held(record: EpochRecord, by_genesis: Mode | None) -> str | None:
+    """The mode that the admin holds, or that the genesis did from the start."""
+    if record.forced is not None:
+        return MODE_OF[record.forced]
+    return None if by_genesis is None else by_genesis.value
 
 
 def _leads(running: RunningReplica) -> bool:

@@ -6,7 +6,8 @@ REPORTS_LIVE rounds of measuring have passed in agreed time: whoever falls silen
 members of the epoch of an entry report in it.
 
 What is decided here moves no protocol by itself. Each member compares it with its epoch and asks
-for a switch (core/epochs); a fail-over to PBFT does not change what is decided.
+for a switch (core/epochs); a fail-over to PBFT does not change what is decided. Nor does what the
+admin holds: that stands in the epoch record alone, and members ask for nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -214,15 +215,14 @@ class ModeBook:
     def set(
         self, request: ModeSetRequest, index: int, now_ms: int, *, may: bool
     ) -> ModeSetResponse | Failure:
-        """Hold a mode, or let the network decide again."""
+        """Release what the genesis holds; to hold anything is for the epoch record."""
         if not may:
             return faults.PERMISSION_DENIED
         if self._policy.pinned:
             return Failure(9, "the cluster is pinned to its first mode: it never switches")
-        if not self._policy.detect:
-            return Failure(9, "this cluster follows no measurements: use dwcp admin force-mode")
-        wanted = None if request.mode is None else Mode(request.mode)
-        self._remember(force(self._decision(), wanted))
+        if request.mode is not None:
+            return Failure(9, "a mode is held by the admin's order: use dwcp admin force-mode")
+        self._remember(force(self._decision(), None))
         self._decide(index, now_ms)
         return ModeSetResponse(self.state.mode.value, request.mode)
 

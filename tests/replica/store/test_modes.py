@@ -190,9 +190,8 @@ def test_what_is_no_report_of_a_member_is_refused(sent: Envelope, said: str) -> 
     assert not log.store.modes.state.reports
 
 
-def test_a_forced_mode_is_held_until_it_is_released() -> None:
-    log = Log(4)
-    assert log.client(ModeSetRequest("Datacenter")) == ModeSetResponse("Datacenter", "Datacenter")
+def test_what_the_genesis_holds_is_held_until_it_is_released() -> None:
+    log = Log(4, ModePolicy(detect=True, first="Datacenter", forced=True))
     for _ in range(20):
         log.round([120, 120, 120, 120])
         assert log.mode == "Datacenter", "lost on the next detection, once"
@@ -202,13 +201,26 @@ def test_a_forced_mode_is_held_until_it_is_released() -> None:
     assert log.mode == "Internet"
 
 
-def test_only_an_administrator_forces_a_mode() -> None:
-    log = Log(4)
+def test_only_an_administrator_releases_a_mode() -> None:
+    log = Log(4, ModePolicy(detect=True, first="Datacenter", forced=True))
     log.client(AccessSetRequest(BOB.public_key, Access()))
-    result: Any = log.client(ModeSetRequest("Datacenter"), BOB.public_key)
+    result: Any = log.client(ModeSetRequest(), BOB.public_key)
     assert isinstance(result, Failure)
     assert result.code == 7
+    for _ in range(4):
+        log.round([120, 120, 120, 120])
+    assert log.mode == "Datacenter"
+
+
+def test_a_mode_is_not_held_in_the_log() -> None:
+    """The epoch record holds it: two owners could contradict each other."""
+    log = Log(4)
+    result: Any = log.client(ModeSetRequest("Datacenter"))
+    assert isinstance(result, Failure)
+    assert "dwcp admin force-mode" in result.message
+    log.round([120, 120, 120, 120])
     assert log.mode == "Internet"
+    assert log.store.modes.state.forced is None
 
 
 def test_a_pinned_cluster_refuses_and_stays() -> None:
