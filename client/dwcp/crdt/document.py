@@ -79,6 +79,26 @@ class Dump(Struct, frozen=True, array_like=True):
 _decode_dump: Callable[[bytes], Dump] = decoder_of(Dump)
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The last image and the operations from there to a frontier; may be used on any thread."""
+
+    name: str
+    rules: Rules
+    last: bytes | None
+    operations: tuple[Operation, ...]
+
+    def image(self) -> bytes:
+        """The image at the frontier: the same bytes on every replica, whatever came first there."""
+        scratch = Document(self.name, self.rules)
+        return scratch.drawn(self.last, sorted(self.operations, key=_order))
+
+
+def _order(operation: Operation) -> tuple[int, bytes, bytes]:
+    """As Graph.order: it extends causality, and depends on no replica."""
+    return decode_operation_body(operation.body).lamport, operation.author, operation.hash()
+
+
 class Refused(Exception):  # noqa: N818 - named as the protocol names it
     """The operation can never be valid; `reason` is an enumerated word."""
 
@@ -326,27 +346,61 @@ class Document:
 
     # collecting and keeping
 
-    def collect(self, frontier: Collection[bytes]) -> list[Operation]:
+    def material(self, frontier: Collection[bytes]) -> Material:
+        """What the image at a frontier is made of. Raises Refused as `collect` does."""
+        below = divide(self.graph, self._frontier_numbers(frontier)).below
+        return Material(self.name, self._rules, self._image, tuple(self.operations(below)))
+
+    def collect(self, frontier: Collection[bytes], image: bytes | None = None) -> list[Operation]:
         """Forget the operations below an agreed frontier; returns the stranded ones.
 
-        Their authors replay those on the present version. Raises Refused("unknown") while
-        part of the frontier is not here, and Refused("frontier") when it does not follow the
-        last one: nothing changes then.
+        Their authors make those again (`rebase`). `image` is what `material` gave, if it was made
+        already. Raises Refused("unknown") while part of the frontier is not here, and
+        Refused("frontier") when it does not follow the last one: nothing changes then.
         """
         assert not self._editing, "finish the transaction first"
         numbers = self._frontier_numbers(frontier)
         if set(numbers) == set(self.graph.frontier):
             return []
         division = divide(self.graph, numbers)
-        below = list(self.operations(division.below))
         above = list(self.operations(division.above))
         stranded = list(self.operations(division.stranded))
+        made = self.material(frontier).image() if image is None else image
         names = sorted(frontier)
-        self._rebuild(below)
+        self._image = made
+        self._rebuild(())
         assert names == self.heads, "a frontier is the heads of its past"
-        self._image = encode_image(self.graph, self._state)
         self._rebuild(above)
         return stranded
+
+    def adopt(self, image: bytes) -> list[Operation]:
+        """Take an agreed image, whose digest was checked, in place of a past that is not here.
+
+        Returns operations that were here and have no place beside it: they are stranded.
+        """
+        assert not self._editing, "finish the transaction first"
+        before = [*self._operations, *self.held]
+        self._image, self.held = image, Held()
+        self._rebuild(())
+        for operation in before:
+            self.receive(operation)
+        return [one for one in before if one.hash() not in self.graph]
+
+    def drawn(self, last: bytes | None, operations: Iterable[Operation]) -> bytes:
+        """Be what these operations make of the last image, all judged before; the new image."""
+        self._image = last
+        self._rebuild(operations)
+        return encode_image(self.graph, self._state)
+
+    @property
+    def genesis(self) -> bytes:
+        """The hash of the cluster's genesis."""
+        return self._rules.genesis
+
+    @property
+    def image(self) -> bytes | None:
+        """The image that this document stands on; None while nothing was collected."""
+        return self._image
 
     def evict(self, author: bytes, frontier: Collection[bytes]) -> list[Operation]:
         """An author is evicted: of its operations only those in the frontier's past count.

@@ -216,6 +216,17 @@ class Transaction:
         """How many elements a sequence has now; 0 where there is none."""
         return self._length(path_of(path), kind)
 
+    # making again what was stranded (rebase)
+
+    def refer(self, name: bytes) -> int | None:
+        """The small number under which this operation is named here; None when it is no more."""
+        number = self._graph.numbers.get(name)
+        return None if number is None else self._reference(number)
+
+    def repeat(self, edits: Collection[Edit]) -> None:
+        """Take edits as they stand, without applying them: `receive` judges the operation."""
+        self._edits += edits
+
     # building
 
     def body(self, document: str, author: bytes, epoch: int) -> OperationBody:
