@@ -6,6 +6,12 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from dwcp.wire.frontiers import (
+    FrontierGetRequest,
+    FrontierResponse,
+    FrontierVote,
+    FrontierVoted,
+)
 from dwcp.wire.modes import ModeSetRequest, ModeSetResponse, NetworkReport, NetworkReported
 from dwcp.wire.signing import Count, PublicKey
 from dwcp.wire.strategies import StrategiesGetRequest, StrategiesResponse, StrategiesSetRequest
@@ -248,9 +254,12 @@ KeyOperation = (
     | DocumentRequest
     | StrategiesSetRequest
     | StrategiesGetRequest
+    | FrontierGetRequest
 )
 """What the store of keys executes."""
-Operation = KeyOperation | OpenSession | CloseSession | Command | ModeSetRequest | NetworkReport
+MemberOperation = NetworkReport | FrontierVote
+"""What members say themselves, alone and in no session."""
+Operation = KeyOperation | OpenSession | CloseSession | Command | ModeSetRequest | MemberOperation
 
 
 class KeyValue(Struct, frozen=True, array_like=True):
@@ -432,11 +441,13 @@ Result = (
     | AccessGetResponse
     | DocumentResponse
     | StrategiesResponse
+    | FrontierResponse
     | SessionOpened
     | SessionClosed
     | CommandResult
     | ModeSetResponse
     | NetworkReported
+    | FrontierVoted
     | Failure
     | EnvelopeFailure
 )
@@ -462,6 +473,7 @@ _READS: Final = (
     DefragmentRequest,
     AccessGetRequest,
     StrategiesGetRequest,
+    FrontierGetRequest,
 )
 
 

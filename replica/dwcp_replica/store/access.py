@@ -8,6 +8,7 @@ position everywhere: an operation that stands behind it in the log is refused by
 
 from __future__ import annotations
 
+from dwcp.wire.frontiers import FrontierGetRequest
 from dwcp.wire.operations import (
     Access,
     AccessGetRequest,
@@ -99,6 +100,8 @@ class AccessTable:
                 return entry.admin
             case DocumentRequest(document=document):
                 return _covered(entry, DOCUMENT_PREFIX + document.encode(), b"", write=True)
+            case FrontierGetRequest(document=document):
+                return _covered(entry, DOCUMENT_PREFIX + document.encode(), b"", write=False)
             case LeaseGrantRequest() | LeaseKeepAliveRequest():
                 return any(grant.write for grant in entry.grants)
             case LeaseRevokeRequest(id=id_):

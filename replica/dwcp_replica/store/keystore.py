@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from dwcp.wire.frontiers import FrontierGetRequest
 from dwcp.wire.operations import (
     AccessGetRequest,
     AccessSetRequest,
@@ -40,6 +41,7 @@ from dwcp.wire.operations import (
 from dwcp.wire.strategies import StrategiesGetRequest, StrategiesSetRequest
 from dwcp_replica.store import faults
 from dwcp_replica.store.access import AccessTable
+from dwcp_replica.store.frontiers import FrontierTable
 from dwcp_replica.store.layout import KEY_HEAD, KeyHead, decoder, encode
 from dwcp_replica.store.leases import ID_OVERHEAD_BYTES, Leases
 from dwcp_replica.store.mvcc import Mvcc
@@ -81,6 +83,7 @@ class KeyStore:
         self._transactions = Transactions(self.keys, self._records)
         self.access = AccessTable(self._records)
         self.strategies = StrategyTable(self._records)
+        self.frontiers = FrontierTable(self._records)
         self._saved = data
         self._documents: list[DocumentRequest] = []
 
@@ -163,7 +166,12 @@ class KeyStore:
                 return DefragmentResponse()
             case AccessSetRequest() | AccessGetRequest():
                 return self._execute_access(operation)
-            case DocumentRequest() | StrategiesSetRequest() | StrategiesGetRequest():
+            case (
+                DocumentRequest()
+                | StrategiesSetRequest()
+                | StrategiesGetRequest()
+                | FrontierGetRequest()
+            ):
                 return self._execute_document(operation)
             case _:
                 return self._execute_lease(operation, answer_bytes_max)
@@ -174,7 +182,11 @@ class KeyStore:
         return self.access.get(operation)
 
     def _execute_document(
-        self, operation: DocumentRequest | StrategiesSetRequest | StrategiesGetRequest
+        self,
+        operation: DocumentRequest
+        | StrategiesSetRequest
+        | StrategiesGetRequest
+        | FrontierGetRequest,
     ) -> Result:
         match operation:
             case DocumentRequest():
@@ -184,6 +196,8 @@ class KeyStore:
                 return self.strategies.set(operation)
             case StrategiesGetRequest():
                 return self.strategies.get()
+            case FrontierGetRequest(document):
+                return self.frontiers.get(document)
             case _:
                 assert_never(operation)
 

@@ -9,6 +9,8 @@
     16  lease id, key                (nothing): a key that is attached to a lease
     17  client key                   Access: what a client may do
     18  (nothing)                    rules: which strategies show conflicts of documents
+    19  digest of a document's name  Frontier: below which its operations are forgotten
+    1a  member key                   Votes: for frontiers
 
 Every value of a key is stored once: the newest in its Live record, an older one in the event
 that replaced it. An event so holds what a reader of the past needs, and compaction below a
@@ -43,6 +45,8 @@ DUE: Final = b"\x15"
 ATTACHED: Final = b"\x16"
 ACCESS: Final = b"\x17"
 STRATEGIES: Final = b"\x18"
+FRONTIER: Final = b"\x19"
+VOTES: Final = b"\x1a"
 
 FROM_KEY: Final = b"\0"
 """The range_end that means every key from `key` on."""

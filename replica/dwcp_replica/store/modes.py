@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from dwcp.wire.envelope import Envelope, EnvelopeBody
 from dwcp.wire.modes import ModeSetRequest, ModeSetResponse, NetworkReport, NetworkReported
-from dwcp.wire.operations import Failure
+from dwcp.wire.operations import Failure, MemberOperation
 from dwcp.wire.records import EpochRecord, ModePolicy
 from dwcp_replica.core.epochs.wishing import Wish
 from dwcp_replica.core.modes.decide import (
@@ -173,9 +173,9 @@ class ModeBook:
                 Failure(7, "this key is not one of the cluster's clients: use a declared identity"),
             )
         numbers = (body.session, body.sequence, body.acked)
-        alone = len(body.operations) == 1 and isinstance(body.operations[0], NetworkReport)
+        alone = len(body.operations) == 1 and isinstance(body.operations[0], MemberOperation)
         if not alone or any(numbers) or msgspec.msgpack.encode(body) != envelope.body:
-            return malformed("a member sends nothing but a report of its network, alone")
+            return malformed("a member sends nothing but a report of its network or a vote, alone")
         return None
 
     def stale(self, envelope: Envelope, body: EnvelopeBody) -> Refusal | None:

@@ -6,8 +6,13 @@ import msgspec
 from msgspec import Struct
 
 from dwcp.wire.envelope import Envelope, EnvelopeBody
-from dwcp.wire.modes import NetworkReport
-from dwcp.wire.operations import CloseSession, EnvelopeFailure, Failure, OpenSession
+from dwcp.wire.operations import (
+    CloseSession,
+    EnvelopeFailure,
+    Failure,
+    MemberOperation,
+    OpenSession,
+)
 from dwcp_replica.store.sessions import ANSWER_DROPPED, RefusalReason
 
 
@@ -71,8 +76,8 @@ def check_shape(envelope: Envelope, body: EnvelopeBody) -> Refusal | None:
         return malformed("sequence numbers start at 1")
     if body.acked >= body.sequence:
         return malformed("acked must be below the envelope's own sequence number")
-    if any(isinstance(operation, NetworkReport) for operation in body.operations):
-        return malformed("only members report the network, alone and in no session")
+    if any(isinstance(operation, MemberOperation) for operation in body.operations):
+        return malformed("only members report and vote, alone and in no session")
     if any(isinstance(operation, CloseSession) for operation in body.operations[:-1]):
         return malformed("CloseSession must be the last operation of its envelope")
     return None

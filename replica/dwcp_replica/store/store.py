@@ -31,6 +31,7 @@ from dwcp.wire.envelope import (
     EnvelopeBody,
     decode_body,
 )
+from dwcp.wire.frontiers import FrontierVote
 from dwcp.wire.modes import ModeSetRequest, NetworkReport
 from dwcp.wire.operations import (
     CloseSession,
@@ -50,6 +51,7 @@ from dwcp.wire.operations import (
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.store.keystore import KeyLimits, KeyStore
 from dwcp_replica.store.machine import Embedded, Moment, StateMachine
+from dwcp_replica.store.members import MemberDesk
 from dwcp_replica.store.modes import ModeBook
 from dwcp_replica.store.records import MemoryRecords, StateRecords, Target
 from dwcp_replica.store.refusals import (
@@ -211,7 +213,7 @@ class Store:
         if self.held.target is not None:
             return None
         if envelope.client not in self._clients:
-            return self.check(envelope, body) or self.modes.stale(envelope, body)
+            return self.check(envelope, body) or self.members.stale(envelope, body)
         request = envelope.digest()
         verdict = self._judge(envelope.client, body, request)
         match verdict:
@@ -246,7 +248,7 @@ class Store:
         The signature is not checked here.
         """
         if envelope.client not in self._clients:
-            return self.modes.check(envelope, body)
+            return self.members.check(envelope, body)
         return self._check_size(envelope, body) or check_shape(envelope, body)
 
     def digest(self) -> bytes:
@@ -305,14 +307,9 @@ class Store:
             self.held.set(ROOT, root)
 
     def _root(self) -> bytes:
-        return msgspec.msgpack.encode(
-            Root(
-                self._genesis,
-                self.applied_index,
-                self.stamp_ms,
-                self._sessions.next_number,
-            )
-        )
+        next_session = self._sessions.next_number
+        root = Root(self._genesis, self.applied_index, self.stamp_ms, next_session)
+        return msgspec.msgpack.encode(root)
 
     def _load(self) -> None:
         """Be what the records say; the initial state where they say nothing."""
@@ -322,6 +319,7 @@ class Store:
         self._keys = KeyStore(self.held, self._limits.keys)
         self.modes = ModeBook(self._first_record, self.held)
         self.modes.enter(self.record)
+        self.members = MemberDesk(self.modes, self._keys.frontiers)
         if self.held.target is not None:
             return
         record = self.held.get(ROOT)
@@ -358,7 +356,7 @@ class Store:
         if (refusal := self.check(envelope, body)) is not None:
             return self._refuse(envelope.client, body, request, refusal.failure)
         if envelope.client not in self._clients:
-            done = self.modes.take(envelope, body, self.applied_index, self.stamp_ms)
+            done = self.members.take(envelope, body, self.record, self.applied_index, self.stamp_ms)
             return self._outcome(envelope.client, body, request, encode_results((done,)))
         verdict = self._judge(envelope.client, body, request)
         match verdict:
@@ -432,7 +430,7 @@ class Store:
             case ModeSetRequest():
                 may = self._keys.access.may_administer(client)
                 return self.modes.set(operation, self.applied_index, self.stamp_ms, may=may), 0
-            case OpenSession() | NetworkReport():
+            case OpenSession() | NetworkReport() | FrontierVote():
                 raise AssertionError(f"a {type(operation).__name__} in a session was not refused")
             case _:
                 return self._keys.execute(operation, left_bytes, client)
