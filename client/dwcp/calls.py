@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from dwcp import errors
@@ -21,6 +21,7 @@ from dwcp.results import (
     StatusResult,
     TxnResult,
 )
+from dwcp.wire.frontiers import Frontier, FrontierGetRequest, FrontierResponse
 from dwcp.wire.operations import (
     Access,
     AccessGetRequest,
@@ -58,10 +59,10 @@ from dwcp.wire.operations import (
     TxnResponse,
 )
 from dwcp.wire.strategies import (
+    DocumentSettings,
     StrategiesGetRequest,
     StrategiesResponse,
     StrategiesSetRequest,
-    StrategyRule,
 )
 
 _Response = TypeVar("_Response")
@@ -251,18 +252,24 @@ class Calls(ABC):
 
     # --- documents ---------------------------------------------------------------------------
 
-    async def strategies(self, *, timeout_ms: int | None = None) -> tuple[StrategyRule, ...]:
-        """The rules by which conflicts of documents are shown."""
+    async def document_settings(self, *, timeout_ms: int | None = None) -> DocumentSettings:
+        """The strategies that show conflicts of documents, and how long edits are kept."""
         _, result = await self._one(StrategiesGetRequest(), StrategiesResponse, timeout_ms)
-        return result.rules
+        return result.settings
 
-    async def set_strategies(
-        self, rules: Iterable[StrategyRule], *, timeout_ms: int | None = None
+    async def set_document_settings(
+        self, settings: DocumentSettings, *, timeout_ms: int | None = None
     ) -> Header:
-        """Show conflicts by these rules from now on, and by no others. For administrators."""
-        request = StrategiesSetRequest(tuple(rules))
+        """Let these hold for documents from now on, and no others. For administrators."""
+        request = StrategiesSetRequest(settings)
         header, _ = await self._one(request, StrategiesResponse, timeout_ms)
         return header
+
+    async def frontier(self, document: str, *, timeout_ms: int | None = None) -> Frontier | None:
+        """Below which a document's edits are forgotten; None: nothing is."""
+        request = FrontierGetRequest(document)
+        _, result = await self._one(request, FrontierResponse, timeout_ms)
+        return result.frontier
 
     # --- inside ------------------------------------------------------------------------------
 

@@ -228,7 +228,7 @@ class Client(Calls):
             genesis=self._genesis, signer=self._key, verifier=Ed25519Verifier(),
             checker=self._core.checker, start=self._start, http=lambda: self._http,
             trust=self._trust, answer=self._answer, heard_of=self._heard_of,
-            through_log=self._one, rules=self.strategies,
+            through_log=self._one, settings=self.document_settings, frontier=self.frontier,
         )  # fmt: skip
 
     def watch(

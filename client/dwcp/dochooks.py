@@ -11,17 +11,28 @@ import aiohttp
 
 from dwcp.connection import ClientHello, ServerHello
 from dwcp.matching import ReplyChecker
+from dwcp.wire.frontiers import Frontier
 from dwcp.wire.operations import DocumentRequest, DocumentResponse
 from dwcp.wire.records import EpochRecord, Member
 from dwcp.wire.signing import Signer, Verifier
-from dwcp.wire.strategies import StrategyRule
+from dwcp.wire.strategies import DocumentSettings
 
 
-class AskRules(Protocol):
-    """Asks which strategies are agreed. Raises DWCPError."""
+class AskSettings(Protocol):
+    """Asks what is agreed for documents. Raises DWCPError."""
 
-    def __call__(self, *, timeout_ms: int | None = None) -> Awaitable[tuple[StrategyRule, ...]]:
-        """The rules that hold."""
+    def __call__(self, *, timeout_ms: int | None = None) -> Awaitable[DocumentSettings]:
+        """The settings that hold."""
+        ...
+
+
+class AskFrontier(Protocol):
+    """Asks below which a document is forgotten. Raises DWCPError."""
+
+    def __call__(
+        self, document: str, *, timeout_ms: int | None = None
+    ) -> Awaitable[Frontier | None]:
+        """The agreed frontier."""
         ...
 
 
@@ -30,7 +41,8 @@ class Hooks:
     """What documents need from the client.
 
     `heard_of`: a member spoke of an epoch that may be new. `through_log`: have this executed by
-    the log; raises DWCPError when that was not confirmed in time. `rules`: the agreed strategies.
+    the log; raises DWCPError when that was not confirmed in time. `settings` and `frontier`: what
+    is agreed.
     """
 
     genesis: EpochRecord
@@ -43,4 +55,5 @@ class Hooks:
     answer: Callable[[ServerHello], ClientHello]
     heard_of: Callable[[int], None]
     through_log: Callable[[DocumentRequest, type[DocumentResponse], int], Awaitable[object]]
-    rules: AskRules
+    settings: AskSettings
+    frontier: AskFrontier

@@ -106,7 +106,7 @@ class Followed:
     async def follow(self, timeout_ms: int) -> bool:
         """Show conflicts as is agreed now; False, and as before, without an answer in time."""
         try:
-            rules = await self._hooks.rules(timeout_ms=timeout_ms)
+            rules = (await self._hooks.settings(timeout_ms=timeout_ms)).rules
         except errors.DWCPError:
             return False
         if self.on and rules != self._rules:

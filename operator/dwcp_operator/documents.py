@@ -6,10 +6,18 @@ from typing import Annotated, Final, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from dwcp.wire.strategies import EXPRESSION_MAX, Ranked, StrategyName, StrategyRule, rule_problem
+from dwcp.wire.strategies import (
+    EXPRESSION_MAX,
+    DocumentSettings,
+    Ranked,
+    StrategyName,
+    StrategyRule,
+    rule_problem,
+)
 from dwcp_operator.fields import Label, Model, refuse
 
 STRATEGIES_MAX: Final = 64
+DAY_S: Final = 86_400
 
 _COHERENT: Final[list[JsonValue]] = [
     {
@@ -94,6 +102,10 @@ class Documents(Model):
     """Which strategies show conflicts; where none matches, the last write is shown. They are set
     through the log, in place of all that were set before."""
 
+    keep_edits_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    """After so many days members agree to forget edits, and keep what they made of the document;
+    who edited offline for longer has edits made again on the present version. Absent: never."""
+
     @model_validator(mode="after")
     def _says_each_place_once(self) -> Self:
         places = [(s.document, s.prefix, s.path) for s in self.strategies]
@@ -101,6 +113,8 @@ class Documents(Model):
             refuse("has two strategies for the same documents and path: keep one")
         return self
 
-    def rules(self) -> tuple[StrategyRule, ...]:
+    def settings(self) -> DocumentSettings:
         """As members hold them."""
-        return tuple(strategy.rule() for strategy in self.strategies)
+        days = self.keep_edits_days
+        rules = tuple(strategy.rule() for strategy in self.strategies)
+        return DocumentSettings(rules, 0 if days is None else days * DAY_S)

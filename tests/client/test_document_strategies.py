@@ -14,8 +14,8 @@ from client.test_documents import Cluster, cluster
 from dwcp.client import Client
 from dwcp.documents import Doc
 from dwcp.wire.gossip import sign_read_token
-from dwcp.wire.strategies import StrategyRule
-from dwcp_operator.agreed import AgreedStrategies
+from dwcp.wire.strategies import DocumentSettings, StrategyRule
+from dwcp_operator.agreed import AgreedSettings
 from replica.waiting import until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
@@ -57,12 +57,14 @@ def test_members_and_clients_show_what_the_log_says_and_people_settle_the_rest(
             mine, other = ann.doc("notes"), bob.doc("notes")
             for key in ("size", "title", "tags"):
                 await conflict(here, mine, other, key)
-            await ann.set_strategies(
-                [
-                    StrategyRule("notes", "Name", ("size",), "Custom", "", LARGEST),
-                    StrategyRule("no", "Prefix", ("title",), "Manual"),
-                    StrategyRule("", "Prefix", (), "MultiValue"),
-                ]
+            await ann.set_document_settings(
+                DocumentSettings(
+                    (
+                        StrategyRule("notes", "Name", ("size",), "Custom", "", LARGEST),
+                        StrategyRule("no", "Prefix", ("title",), "Manual"),
+                        StrategyRule("", "Prefix", (), "MultiValue"),
+                    )
+                )
             )
             assert await other.follow_strategies()
             expected = other.view()
@@ -73,7 +75,7 @@ def test_members_and_clients_show_what_the_log_says_and_people_settle_the_rest(
                 running = replica.running
                 assert running is not None
                 await until(
-                    lambda s=running.store: s.key_store.strategies.rules, what="executed there"
+                    lambda s=running.store: s.key_store.strategies.version, what="executed there"
                 )
             assert (await asked(here, "view/notes", "notes"))["view"] == expected
             told = await asked(here, "conflicts/notes", "notes")
@@ -102,23 +104,23 @@ def test_what_the_resource_says_is_brought_into_the_log_and_put_right_again(
     async def run() -> None:
         async with cluster(tmp_path) as here, here.client(1) as bob:
             told: list[str] = []
-            wanted = (StrategyRule("notes", "Name", (), "Manual"),)
+            wanted = DocumentSettings((StrategyRule("notes", "Name", (), "Manual"),))
 
             def connect() -> Client:
                 return here.client(0)
 
-            agreed = AgreedStrategies(connect, told.append)
+            agreed = AgreedSettings(connect, told.append)
             agreed.want(None)
-            assert await bob.strategies() == ()
+            assert await bob.document_settings() == DocumentSettings()
             agreed.want(wanted)
             await until(lambda: told, what="agreed")
-            assert await bob.strategies() == wanted
+            assert await bob.document_settings() == wanted
             agreed.want(wanted)
-            await bob.set_strategies(())
-            again = AgreedStrategies(connect, told.append)
+            await bob.set_document_settings(DocumentSettings())
+            again = AgreedSettings(connect, told.append)
             again.want(wanted)
             await until(lambda: len(told) == 2, what="put right")
-            assert await bob.strategies() == wanted
+            assert await bob.document_settings() == wanted
             await agreed.close()
             await again.close()
 

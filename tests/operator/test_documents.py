@@ -19,7 +19,7 @@ spec: {documents: %s}
 def rules(documents: str) -> tuple[StrategyRule, ...]:
     found = load_manifest(MANIFEST % documents).spec.documents
     assert found is not None
-    return found.rules()
+    return found.settings().rules
 
 
 def test_strategies_by_document_prefix_path_and_for_all() -> None:
@@ -43,6 +43,13 @@ def test_strategies_by_document_prefix_path_and_for_all() -> None:
 def test_absent_means_that_the_resource_says_nothing_and_empty_that_there_are_none() -> None:
     assert load_manifest(MANIFEST % "null").spec.documents is None
     assert rules("{}") == ()
+
+
+def test_edits_are_kept_for_ever_unless_days_are_named() -> None:
+    for text, seconds in (("{}", 0), ("{keepEditsDays: 30}", 30 * 86_400)):
+        found = load_manifest(MANIFEST % text).spec.documents
+        assert found is not None
+        assert found.settings().retention_s == seconds
 
 
 @pytest.mark.parametrize(

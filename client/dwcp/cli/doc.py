@@ -185,7 +185,8 @@ def strategies(*, data_dir: Path, timeout_s: float, via: tuple[str, ...]) -> Non
     """Print the agreed strategies that show conflicts, one as a line of JSON."""
 
     async def run(client: Client) -> None:
-        for rule in await client.strategies(timeout_ms=int(timeout_s * 1000)):
+        settings = await client.document_settings(timeout_ms=int(timeout_s * 1000))
+        for rule in settings.rules:
             said = {key: value for key, value in msgspec.structs.asdict(rule).items() if value}
             said["priorities"] = {one.client: one.priority for one in rule.priorities}
             click.echo(json.dumps(said, ensure_ascii=False))

@@ -48,20 +48,30 @@ class StrategyRule(Struct, frozen=True, array_like=True):
 Rules = Annotated[tuple[StrategyRule, ...], Meta(max_length=RULES_MAX)]
 
 
-class StrategiesSetRequest(Struct, frozen=True, array_like=True, tag="strategies_set"):
-    """From here on in the log these rules hold, and no others. For administrators."""
+class DocumentSettings(Struct, frozen=True, array_like=True):
+    """What holds for documents: the rules, and after how many seconds edits may be forgotten.
+
+    `retention_s` 0: never. What is forgotten are edits, not what they made of the document.
+    """
 
     rules: Rules = ()
+    retention_s: Annotated[int, Meta(ge=0, le=10 * 365 * 86_400)] = 0
+
+
+class StrategiesSetRequest(Struct, frozen=True, array_like=True, tag="strategies_set"):
+    """From here on in the log these settings hold, and no others. For administrators."""
+
+    settings: DocumentSettings
 
 
 class StrategiesGetRequest(Struct, frozen=True, array_like=True, tag="strategies_get"):
-    """Ask which rules hold. Anybody may."""
+    """Ask which settings hold. Anybody may."""
 
 
 class StrategiesResponse(Struct, frozen=True, array_like=True, tag="strategies"):
-    """The rules that hold now."""
+    """The settings that hold now."""
 
-    rules: Rules = ()
+    settings: DocumentSettings = DocumentSettings()
 
 
 def rule_problem(rule: StrategyRule) -> str | None:

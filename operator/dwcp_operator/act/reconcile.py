@@ -29,7 +29,7 @@ from dwcp_operator.act.snapshot import Snapshot, UnreadableError, read
 from dwcp_operator.act.steady import Steadiness
 from dwcp_operator.act.transitions import transitions
 from dwcp_operator.act.writer import Writer
-from dwcp_operator.agreed import AgreedStrategies
+from dwcp_operator.agreed import AgreedSettings
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
 from dwcp_operator.plan.change import wanted_change
@@ -80,7 +80,7 @@ class Reconciler:
         self._executor = Executor(
             tools.writer, self._keeper, self._observer, tools.events, tools.metrics, tools.settings
         )
-        self._agreed = AgreedStrategies(self._client, partial(_log.info, "agreed: %s"))
+        self._agreed = AgreedSettings(self._client, partial(_log.info, "agreed: %s"))
         self._snapshot: Snapshot | None = None
         self._read_at = 0.0
         self._stale = True
@@ -142,7 +142,7 @@ class Reconciler:
         before = snapshot.status()
         ready = self._keeper.published and before is not None and is_available(before)
         if documents is not None and ready and not wanted.paused:
-            self._agreed.want(documents.rules())
+            self._agreed.want(documents.settings())
         trouble = self._lasting_trouble()
         await self._tell(snapshot.raw, trouble, EventReason.ACTION_FAILED)
         await self._write(snapshot, seen, out, trouble)

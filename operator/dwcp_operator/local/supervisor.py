@@ -16,7 +16,7 @@ import psutil
 
 from dwcp.client import Client
 from dwcp.identity import KeyFileError
-from dwcp_operator.agreed import AgreedStrategies
+from dwcp_operator.agreed import AgreedSettings
 from dwcp_operator.conditions import Situation, situation
 from dwcp_operator.local.errors import GenesisConflictError
 from dwcp_operator.local.files import replace_file
@@ -88,7 +88,7 @@ class Supervisor:
         self._status: ClusterStatus | None = None
         self._problems: dict[str, str] = {}
         self._failures: dict[Step, str] = {}
-        self._agreed = AgreedStrategies(
+        self._agreed = AgreedSettings(
             lambda: Client.from_directory(layout.root, documents=False), emit
         )
 
@@ -166,7 +166,7 @@ class Supervisor:
         self._report(situation(desired, observed, steps))
         documents = self._manifest.spec.documents
         if documents is not None and self._status is not None and is_available(self._status):
-            self._agreed.want(documents.rules())
+            self._agreed.want(documents.settings())
         return bool(steps)
 
     def _run_learners(self) -> None:

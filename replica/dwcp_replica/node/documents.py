@@ -325,7 +325,7 @@ class DocumentRoom:
         if keys is None or keys.strategies.version == self._strategies_version:
             return
         self._strategies_version = keys.strategies.version
-        chosen = choose(keys.strategies.rules, self._genesis)
+        chosen = choose(keys.strategies.settings.rules, self._genesis)
         self.resolutions.follow(chosen.strategies)
         for problem in chosen.problems:
             _log.error("strategy-problem", extra={"detail": problem})

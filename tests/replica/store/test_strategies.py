@@ -7,6 +7,7 @@ import pytest
 from dwcp.wire.operations import Access, AccessSetRequest, Failure
 from dwcp.wire.strategies import (
     RULES_BYTES_MAX,
+    DocumentSettings,
     Ranked,
     StrategiesGetRequest,
     StrategiesResponse,
@@ -21,16 +22,22 @@ MANUAL = StrategyRule("notes", "Name", ("title",), "Manual")
 ALL = StrategyRule("", "Prefix", (), "MultiValue")
 
 
+def setting(*rules: StrategyRule) -> StrategiesSetRequest:
+    return StrategiesSetRequest(DocumentSettings(rules))
+
+
 def test_rules_hold_until_others_are_set_and_take_no_revision() -> None:
     records = MemoryRecords()
     store = KeyStore(records)
     before, revision = records.digest(), store.revision
     for rules in ((), (MANUAL, ALL), (ALL,)):
-        answer, _ = store.execute(StrategiesSetRequest(rules), 1000, ADMIN)
-        assert answer == StrategiesResponse(rules)
-        assert store.execute(StrategiesGetRequest(), 1000, USER)[0] == StrategiesResponse(rules)
-    assert KeyStore(records).strategies.rules == (ALL,)
-    store.execute(StrategiesSetRequest(()), 1000, ADMIN)
+        answer, _ = store.execute(setting(*rules), 1000, ADMIN)
+        assert answer == StrategiesResponse(DocumentSettings(rules))
+        assert store.execute(StrategiesGetRequest(), 1000, USER)[0] == StrategiesResponse(
+            DocumentSettings(rules)
+        )
+    assert KeyStore(records).strategies.settings.rules == (ALL,)
+    store.execute(setting(), 1000, ADMIN)
     assert store.revision == revision
     assert records.digest() == before
 
@@ -56,17 +63,17 @@ def test_rules_hold_until_others_are_set_and_take_no_revision() -> None:
 )
 def test_rules_without_sense_change_nothing(rules: tuple[StrategyRule, ...], message: str) -> None:
     store = KeyStore(MemoryRecords())
-    store.execute(StrategiesSetRequest((ALL,)), 1000, ADMIN)
-    answer, _ = store.execute(StrategiesSetRequest((ALL, *rules)), 1000, ADMIN)
+    store.execute(setting(ALL), 1000, ADMIN)
+    answer, _ = store.execute(setting(ALL, *rules), 1000, ADMIN)
     assert isinstance(answer, Failure)
     assert message in answer.message
-    assert store.strategies.rules == (ALL,)
+    assert store.strategies.settings.rules == (ALL,)
 
 
 def test_only_administrators_set_rules_and_all_may_ask() -> None:
     store = KeyStore(MemoryRecords())
     store.execute(AccessSetRequest(USER, Access()), 1000, ADMIN)
-    answer, _ = store.execute(StrategiesSetRequest((ALL,)), 1000, USER)
+    answer, _ = store.execute(setting(ALL), 1000, USER)
     assert isinstance(answer, Failure)
     assert answer.code == 7
     assert store.execute(StrategiesGetRequest(), 1000, USER)[0] == StrategiesResponse()
