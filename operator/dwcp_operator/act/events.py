@@ -34,6 +34,7 @@ class EventReason(StrEnum):
     HIBERNATED = "Hibernated"
     MONITORING_ABSENT = "MonitoringAbsent"
     GENESIS_CREATED = "GenesisCreated"
+    ACCESS_CHANGED = "AccessChanged"
     GATEWAY_MADE = "GatewayMade"
     GATEWAY_REMOVED = "GatewayRemoved"
     CERTIFICATE_MADE = "CertificateMade"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 
+from dwcp_operator.act.access import AccessActor
 from dwcp_operator.act.api import CLAIM, POD, SECRET, SERVICE, ApiError
 from dwcp_operator.act.clients import client_extras, refresh_clients
 from dwcp_operator.act.events import EventReason, Events
@@ -20,7 +21,9 @@ from dwcp_operator.build import backup, budget, network, storage
 from dwcp_operator.build.names import Object, Subject
 from dwcp_operator.build.pod import PodSettings, mounts_token, pod
 from dwcp_operator.conditions import Situation
+from dwcp_operator.granting import AccessError
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
+from dwcp_operator.plan.quorum import quorum
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
     AnnounceMembers,
@@ -62,7 +65,7 @@ ACTS = (
 )
 """Steps that change something; the others are waits and reports."""
 
-FAILURES = (ApiError, KeeperError, TakenError, ProbeError, DeliveryRefusedError)
+FAILURES = (AccessError, ApiError, KeeperError, TakenError, ProbeError, DeliveryRefusedError)
 """What may keep one step from being done; the next round tries again."""
 
 
@@ -95,6 +98,7 @@ class Executor:
         self._extras = Extras(writer, events)
         self._gateways = Gateways(writer, events, settings.pod)
         self._changer = MemberChanger(keeper, observer)
+        self.access = AccessActor(keeper, events)
         self._out: Rollout | None = None
         self._seen: Situation | None = None
         self.failures: dict[str, str] = {}
@@ -123,6 +127,8 @@ class Executor:
             await self._try("gateway", action)
         refresh = refresh_clients(snapshot, self._keeper, self._writer)
         await self._try("clients' Secrets", refresh)
+        votes = len(seen.good) >= quorum(seen.n) and not seen.desired.hibernate
+        await self._try("access", self.access.round(snapshot, votes=votes))
         await self._reclaim(snapshot)
         await self._drop_tokens(snapshot)
 

@@ -192,7 +192,7 @@ class GenesisKeeper:
         """
         subject = snapshot.subject
         admin = _admin(snapshot)
-        clients = {name: key.public_key for name, key in _client_keys(snapshot).items()}
+        clients = {name: key.public_key for name, key in client_keys(snapshot).items()}
         record = genesis.record(subject, identities, clients, admin.public_key, self.origin)
         signed = SignedGenesis(
             record=record,
@@ -230,7 +230,7 @@ class GenesisKeeper:
         assert self.signed is not None, "signatures come after the record"
         assert is_complete(self.signed), "every member signs before the genesis is published"
         data = msgspec.msgpack.encode(self.signed)
-        for name, key in _client_keys(snapshot).items():
+        for name, key in client_keys(snapshot).items():
             if snapshot.find(SECRET, snapshot.subject.client_secret(name)) is None:
                 files = {
                     **(extras or {}),
@@ -266,7 +266,8 @@ def _admin(snapshot: Snapshot) -> Ed25519Signer:
     return admin_of(found)
 
 
-def _client_keys(snapshot: Snapshot) -> dict[str, Ed25519Signer]:
+def client_keys(snapshot: Snapshot) -> dict[str, Ed25519Signer]:
+    """The clients' keys by name. Raises KeeperError."""
     subject = snapshot.subject
     found = snapshot.find(SECRET, subject.client_keys_secret)
     if found is None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import aiohttp
 
 from dwcp.client import Client
+from dwcp_operator.access import AccessStatus
 from dwcp_operator.act.api import CLAIM, CLUSTER, POD, ApiError, KubeApi
 from dwcp_operator.act.events import EventReason, Events, restart_reason
 from dwcp_operator.act.execute import ACTS, Executor, Settings
@@ -181,7 +182,8 @@ class Reconciler:
     async def _write(self, snapshot: Snapshot, seen: Situation, out: Rollout, trouble: str) -> None:
         """Write the status when it says something new; tell what has changed."""
         before = snapshot.status()
-        after = _status(snapshot, before, seen, out, self._membership(before, seen))
+        access = self._executor.access.status(snapshot, before)
+        after = _status(snapshot, before, seen, out, self._membership(before, seen), access)
         if before is None or before.membership != after.membership:
             self._stale = True  # what is to be made for those that join is looked up by name
         self._in_doubt = self._steady.doubts(before, after)
@@ -299,7 +301,7 @@ class Reconciler:
 
 def _status(
     snapshot: Snapshot, before: ClusterStatus | None, seen: Situation, out: Rollout,
-    membership: MembershipStatus | None,
+    membership: MembershipStatus | None, access: tuple[AccessStatus, ...],
 ) -> ClusterStatus:  # fmt: skip
     subject, generation = snapshot.subject, snapshot.generation
     if seen.desired.paused:
@@ -315,6 +317,7 @@ def _status(
         storage_size=_storage_size(snapshot),
         membership=membership,
         gateway=gateway_status(snapshot),
+        access=access,
         nodes={
             name: node
             for name in subject.members

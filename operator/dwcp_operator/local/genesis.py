@@ -210,6 +210,11 @@ class GenesisKeeper:
         joined = tuple(old or new for old, new in pairs)
         self.signed = msgspec.structs.replace(self.signed, member_sigs=joined)
 
+    @property
+    def is_published(self) -> bool:
+        """True when clients can read the complete genesis."""
+        return self._published
+
     def publish(self) -> None:
         """Write the complete genesis to where clients look for it."""
         assert self.signed is not None, "signatures come after the record"

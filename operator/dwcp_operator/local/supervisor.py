@@ -18,6 +18,7 @@ from dwcp.client import Client
 from dwcp.identity import KeyFileError
 from dwcp_operator.agreed import AgreedSettings
 from dwcp_operator.conditions import Situation, situation
+from dwcp_operator.local.access import Granting
 from dwcp_operator.local.errors import GenesisConflictError
 from dwcp_operator.local.files import replace_file
 from dwcp_operator.local.genesis import GenesisKeeper
@@ -28,6 +29,7 @@ from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
 from dwcp_operator.plan.backoff import restart
 from dwcp_operator.plan.observed import Desired
 from dwcp_operator.plan.planner import plan
+from dwcp_operator.plan.quorum import quorum
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
     CompleteGenesis,
@@ -91,6 +93,7 @@ class Supervisor:
         self._agreed = AgreedSettings(
             lambda: Client.from_directory(layout.root, documents=False), emit
         )
+        self._granting = Granting(layout, emit)
 
     def stop(self) -> None:
         """Ask `run` to stop the members and return."""
@@ -158,12 +161,15 @@ class Supervisor:
                 return False
             await self._act(step, observer)
         self._run_learners()
+        seen = situation(desired, observed, steps)
+        if len(seen.good) >= quorum(seen.n):
+            await self._granting.round(self._manifest, self._keeper)
         for member in observed.members:
             self._members.note_ready(member.name, ready=member.ready)
             if member.ready and observed.genesis is not None and observed.genesis.published:
                 self._keeper.drop_token(member.name)
         self._report_problems(observer)
-        self._report(situation(desired, observed, steps))
+        self._report(seen)
         documents = self._manifest.spec.documents
         if documents is not None and self._status is not None and is_available(self._status):
             self._agreed.want(documents.settings())
@@ -250,6 +256,7 @@ class Supervisor:
             previous=before.conditions if before is not None else (),
             now=utc_now(),
             upgrade=_upgrade(seen),
+            access=self._granting.status(self._manifest),
         )
         if before is not None and _gist(status) == _gist(before):
             return
@@ -292,6 +299,7 @@ def _gist(status: ClusterStatus) -> tuple[object, ...]:
         status.primary,
         status.ready,
         status.upgrade,
+        status.access,
     )
 
 
