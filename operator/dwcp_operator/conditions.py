@@ -303,8 +303,9 @@ def _trouble(step: Step) -> tuple[Reason, str] | None:
     match step:
         case ReportLostVolume(member):
             return Reason.VOLUME_LOST, (
-                f"the volume of {member} is gone, and its key with it: put the volume back. It is "
-                "never made anew under this name, and replacing a member is not yet supported"
+                f"the volume of {member} is gone, and its key with it: it is never made anew under "
+                "this name. Another member takes its place: on Kubernetes by itself while a quorum "
+                "votes, elsewhere by `dwcp admin replace`"
             )
         case ReportForeignVolume(member):
             return Reason.VOLUME_FOREIGN, (

@@ -281,6 +281,18 @@ def _spec_rules() -> Iterator[Schema]:
         list(rules.TRUSTS_SUPPORTED),
         [(t, problem) for t in rules.TRUSTS if (problem := rules.trust_problem(t)) is not None],
     )
+    yield from _duration_rules()
+    yield from _bootstrap_rules()
+    yield from _access_rules()
+    for fixed in rules.FIXED:
+        yield {
+            "rule": _unchanged(fixed.path),
+            "message": fixed.sentence(),
+            "reason": "FieldValueForbidden",
+        }
+
+
+def _duration_rules() -> Iterator[Schema]:
     yield {
         "rule": (
             f"duration(self.requestTimeout) >= duration('{rules.REQUEST_TIMEOUT_MS_MIN}ms') && "
@@ -289,27 +301,6 @@ def _spec_rules() -> Iterator[Schema]:
         "message": "spec.requestTimeout is out of range: use 100ms to 60s",
         "fieldPath": ".requestTimeout",
         "reason": "FieldValueInvalid",
-    }
-    yield {
-        "rule": (
-            "!has(self.bootstrap) || !has(self.bootstrap.adopt) || "
-            "size(self.bootstrap.adopt.volumes) == self.replicas"
-        ),
-        "message": "spec.bootstrap.adopt.volumes must name one volume for each replica",
-        "reason": "FieldValueInvalid",
-    }
-    yield {
-        "rule": ("!has(self.bootstrap) || has(self.bootstrap.adopt) != has(self.bootstrap.backup)"),
-        "message": f"spec.bootstrap {rules.ONE_BOOTSTRAP}",
-        "reason": "FieldValueInvalid",
-    }
-    yield {
-        "rule": (
-            "!has(self.bootstrap) || !has(self.bootstrap.backup) || "
-            "has(self.bootstrap.backup.claim)"
-        ),
-        "message": "spec.bootstrap.backup.claim is missing: name the claim with the backup",
-        "reason": "FieldValueRequired",
     }
     yield {
         "rule": (
@@ -326,13 +317,39 @@ def _spec_rules() -> Iterator[Schema]:
         "fieldPath": ".upgrade.settleTime",
         "reason": "FieldValueInvalid",
     }
-    yield from _access_rules()
-    for fixed in rules.FIXED:
-        yield {
-            "rule": _unchanged(fixed.path),
-            "message": fixed.sentence(),
-            "reason": "FieldValueForbidden",
-        }
+    yield {
+        "rule": (
+            "duration(self.replaceAfter) == duration('0s') || "
+            f"duration(self.replaceAfter) >= duration('{rules.REPLACE_AFTER_MS_MIN}ms')"
+        ),
+        "message": "spec.replaceAfter is out of range: use 30s or more, or 0s for never",
+        "fieldPath": ".replaceAfter",
+        "reason": "FieldValueInvalid",
+    }
+
+
+def _bootstrap_rules() -> Iterator[Schema]:
+    yield {
+        "rule": (
+            "!has(self.bootstrap) || !has(self.bootstrap.adopt) || "
+            "size(self.bootstrap.adopt.volumes) % 3 == 1"
+        ),
+        "message": f"spec.bootstrap.adopt.volumes {rules.ADOPTED_COUNT}",
+        "reason": "FieldValueInvalid",
+    }
+    yield {
+        "rule": ("!has(self.bootstrap) || has(self.bootstrap.adopt) != has(self.bootstrap.backup)"),
+        "message": f"spec.bootstrap {rules.ONE_BOOTSTRAP}",
+        "reason": "FieldValueInvalid",
+    }
+    yield {
+        "rule": (
+            "!has(self.bootstrap) || !has(self.bootstrap.backup) || "
+            "has(self.bootstrap.backup.claim)"
+        ),
+        "message": "spec.bootstrap.backup.claim is missing: name the claim with the backup",
+        "reason": "FieldValueRequired",
+    }
 
 
 def _access_rules() -> Iterator[Schema]:

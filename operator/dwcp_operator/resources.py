@@ -68,6 +68,11 @@ def _request_timeout(value: str) -> str:
     return value
 
 
+def _replace_after(value: str) -> str:
+    refuse(rules.replace_after_problem(value))
+    return value
+
+
 def _name(value: str) -> str:
     refuse(rules.name_problem(value))
     return value
@@ -89,7 +94,8 @@ class Storage(Model):
     """Size of each member's volume. It may grow, where the StorageClass allows it; a growth that
     was refused may be taken back. Local clusters do not enforce it."""
     storage_class_name: Label | None = None
-    """StorageClass of the volumes; the cluster's default class when absent."""
+    """StorageClass of the volumes; the cluster's default class when absent. With another one the
+    members are replaced one after the other by members on volumes of that class. Unused locally."""
     reclaim: Literal["Retain", "Delete"] = "Retain"
     """What happens to the volumes when the resource is deleted: Retain keeps them, so that
     another cluster can adopt them; Delete removes them and everything that is stored."""
@@ -113,7 +119,8 @@ class Adopt(Model):
         tuple[AdoptedVolume, ...],
         Field(strict=False, min_length=4, max_length=rules.REPLICAS_MAX),
     ]
-    """One volume for each member."""
+    """One volume for each member that the earlier cluster had; spec.replicas may be another
+    number, which is changed to once the members are back."""
 
 
 class BackupSource(Model):
@@ -180,6 +187,15 @@ class ClusterSpec(Model):
     """How a change of image, resources or placement is rolled out. Unused locally."""
     monitoring: Monitoring = Field(default_factory=Monitoring, json_schema_extra=EMPTY)
     """What is made for Prometheus and Grafana. Unused locally."""
+    replace_after: Annotated[
+        str,
+        Field(json_schema_extra={"pattern": rules.DURATION_PATTERN, "maxLength": 8}),
+        AfterValidator(_replace_after),
+    ] = "1800s"
+    """A member that has not voted, or has lagged, for so long is replaced by another one, as long
+    as the others have a quorum: its node may be gone for good. 30s or more; 0s for never, which is
+    what to say before longer maintenance. A member whose volume is gone, or that is proven to lie,
+    is replaced at once. Unused locally."""
     hibernate: bool = False
     """Stop all members and keep their volumes; false wakes them. `dwcp down` does it locally."""
     checkpoint_interval: Annotated[
@@ -223,14 +239,18 @@ class ClusterSpec(Model):
         assert duration_ms is not None, f"validated duration: {self.request_timeout}"
         return duration_ms
 
+    @property
+    def replace_after_ms(self) -> int:
+        """Milliseconds after which a failing member is replaced; 0 for never."""
+        duration_ms = rules.parse_duration_ms(self.replace_after)
+        assert duration_ms is not None, f"validated duration: {self.replace_after}"
+        return duration_ms
+
     @model_validator(mode="after")
-    def _adopts_every_member(self) -> Self:
+    def _adopts_whole_clusters(self) -> Self:
         adopt = self.adopt
-        if adopt is not None and len(adopt.volumes) != self.replicas:
-            refuse(
-                f"adopts {len(adopt.volumes)} volumes for {self.replicas} replicas:"
-                " name one volume for each member"
-            )
+        if adopt is not None and rules.replicas_problem(len(adopt.volumes)) is not None:
+            refuse(rules.ADOPTED_COUNT)
         return self
 
     @model_validator(mode="after")
@@ -305,6 +325,8 @@ class MemberStatus(Model):
     """The view it is in; in Raft, the term."""
     last_seen: Time | None = None
     """When its last verified report arrived."""
+    failing_since: Time | None = None
+    """Since when it has not voted, or has lagged, while the others had a quorum."""
     node: str | None = None
     """The node that it runs on."""
     zone: str | None = None
@@ -417,13 +439,15 @@ class DWCPCluster(Model):
         if adopt is not None:
             named = sorted(v.member for v in adopt.volumes)
             if named != sorted(self.member_names):
-                refuse(rules.adoption_problem(self.metadata.name, self.spec.replicas))
+                refuse(rules.adoption_problem(self.metadata.name, len(adopt.volumes)))
         return self
 
     @property
     def member_names(self) -> tuple[str, ...]:
         """The first members' names; a name is never used again for another member."""
-        return tuple(f"{self.metadata.name}-{i}" for i in range(self.spec.replicas))
+        adopt = self.spec.adopt
+        count = self.spec.replicas if adopt is None else len(adopt.volumes)
+        return tuple(f"{self.metadata.name}-{i}" for i in range(count))
 
     @property
     def paused(self) -> bool:

@@ -20,6 +20,7 @@ REQUEST_TIMEOUT_MS_MIN: Final = 100
 REQUEST_TIMEOUT_MS_MAX: Final = 60_000
 SETTLE_TIME_MS_MAX: Final = 600_000
 BACKUP_PERIOD_MS_MIN: Final = 60_000
+REPLACE_AFTER_MS_MIN: Final = 30_000
 STEP_DEADLINE_MS_MIN: Final = 10_000
 STEP_DEADLINE_MS_MAX: Final = 3_600_000
 CHECKPOINT_INTERVAL_MIN: Final = 10
@@ -35,6 +36,10 @@ CLUSTER_ID_PATTERN: Final = "^[0-9a-f]{32}$"
 HASH_PATTERN: Final = "^[0-9a-f]{64}$"
 FILE_PATTERN: Final = "^[A-Za-z0-9_./-]+$"
 
+ADOPTED_COUNT: Final = (
+    "adopts a number of volumes that is not 3f+1: name one volume for each member that the earlier "
+    "cluster had"
+)
 ONE_BOOTSTRAP: Final = "must name one way to begin: adopt, for volumes, or backup, for a backup"
 
 _UNITS: Final = {
@@ -113,6 +118,16 @@ def settle_time_problem(text: str) -> str | None:
     if duration_ms is None:
         return "is not a duration: write seconds, such as 10s"
     return None if duration_ms <= SETTLE_TIME_MS_MAX else "is out of range: use 0s to 600s"
+
+
+def replace_after_problem(text: str) -> str | None:
+    """Why a failing member can not be replaced after this time, or None."""
+    duration_ms = parse_duration_ms(text)
+    if duration_ms is None:
+        return "is not a duration: write seconds, such as 1800s, or 0s for never"
+    if 0 < duration_ms < REPLACE_AFTER_MS_MIN:
+        return "is out of range: use 30s or more, or 0s for never"
+    return None
 
 
 def time_problem(text: str) -> str | None:
@@ -207,7 +222,6 @@ FIXED: Final = (
     Fixed(("modes",), _IN_GENESIS),
     Fixed(("tls",), "the members' addresses in the genesis say whether they speak TLS"),
     Fixed(("clients",), "adding and removing clients is not yet supported"),
-    Fixed(("storage", "storageClassName"), "a volume keeps the storage class it was made with"),
     Fixed(("bootstrap",), "it is read once, when the cluster is created"),
 )
 

@@ -33,15 +33,18 @@ def cluster_status(
     nodes: Mapping[str, str] | None = None,
     gateway: GatewayStatus | None = None,
     access: tuple[AccessStatus, ...] = (),
+    failing: Mapping[str, str] | None = None,
 ) -> ClusterStatus:
     """The whole status; `previous` conditions keep their transition times, `now` is RFC 3339.
 
-    `upgrade`, `storage_size`, `membership`, `gateway` and `nodes` (by member) are known on
-    Kubernetes only.
+    `upgrade`, `storage_size`, `membership`, `gateway`, and by member `nodes` and since when they
+    are `failing`, are known on Kubernetes only.
     """
     genesis, agreed = seen.observed.genesis, seen.agreed
     members = tuple(
-        _member(seen, number, seen.observed.member(name), (nodes or {}).get(name))
+        _member(seen, number, seen.observed.member(name), (nodes or {}).get(name)).model_copy(
+            update={"failing_since": (failing or {}).get(name)}
+        )
         for number, name in enumerate(seen.desired.members)
     )
     ready = sum(m.ready for m in members)

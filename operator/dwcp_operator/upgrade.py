@@ -71,6 +71,8 @@ def desired(
         volume_bytes=size_bytes(cluster.spec.storage.size) or 0,
         paused=cluster.paused,
         hibernate=cluster.spec.hibernate,
+        replace_after_ms=cluster.spec.replace_after_ms,
+        storage_class=cluster.spec.storage.storage_class_name,
     )
 
 

@@ -24,6 +24,7 @@ ADOPT = {
     "clusterId": "0" * 32,
     "volumes": [{"member": f"x-{i}", "claim": f"c{i}"} for i in range(4)],
 }
+FIVE = {**ADOPT, "volumes": [{"member": f"bad-{i}", "claim": f"c{i}"} for i in range(5)]}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,8 @@ ADOPT = {
         ({"replicas": 3}, "spec.replicas=3 is not 3f+1: use 4 or 7"),
         ({"trust": "Crash"}, "spec.trust=Crash is not yet supported: use Byzantine"),
         ({"requestTimeout": "61s"}, "out of range: use 100ms to 60s"),
-        ({"replicas": 7, "bootstrap": {"adopt": ADOPT}}, "one volume for each replica"),
+        ({"bootstrap": {"adopt": FIVE}}, "a number of volumes that is not 3f+1"),
+        ({"replaceAfter": "5s"}, "use 30s or more, or 0s for never"),
         ({"storage": {"size": "big"}}, "should match"),
         ({"clients": []}, "at least 1"),
         ({"upgrade": {"stepDeadline": "9s"}}, "out of range: use 10s to 3600s"),
@@ -69,9 +71,7 @@ def test_changes_are_refused_with_their_reason(make: Make, sandbox: Sandbox) -> 
         '[{"op":"replace","path":"/spec/requestTimeout","value":"3s"}]',
     )  # fmt: skip
     assert "a volume can not shrink" in refuse(*patch, '{"spec":{"storage":{"size":"500Mi"}}}')
-    assert "can not be changed" in refuse(
-        *patch, '{"spec":{"storage":{"storageClassName":"other"}}}'
-    )
+    assert "can not be changed" in refuse(*patch, '{"spec":{"fastReads":true}}')
 
 
 def generated(count: int) -> list[dict[str, Any]]:

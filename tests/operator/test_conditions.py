@@ -202,7 +202,7 @@ def test_members_at_different_checkpoints_do_not_mismatch() -> None:
 @pytest.mark.parametrize(
     ("step", "reason", "help_"),
     [
-        (ReportLostVolume("demo-1"), "VolumeLost", "put the volume back"),
+        (ReportLostVolume("demo-1"), "VolumeLost", "Another member takes its place"),
         (ReportForeignVolume("demo-1"), "VolumeForeign", "put that one back"),
         (ReportStopped("demo-1", 78), "MemberStopped", "its log says"),
     ],

@@ -59,8 +59,9 @@ SPEC_PROBLEMS = {
     "use lower-case letters, digits and hyphens, such as default",
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
     "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, trust, storage, "
-    "image, resources, placement, upgrade, monitoring, hibernate, checkpointInterval, "
-    "requestTimeout, fastReads, clients, documents, access, tls, gateway, bootstrap",
+    "image, resources, placement, upgrade, monitoring, replaceAfter, hibernate, "
+    "checkpointInterval, requestTimeout, fastReads, clients, documents, access, tls, gateway, "
+    "bootstrap",
     "access: [{client: nobody}]": f"spec.access {access.NO_CLIENT}",
     "access: [{client: default, read: [a]}]": f"spec.access {access.NO_ADMIN}",
     "access: [{client: default}, {client: default}]": f"spec.access {access.TWICE}",
@@ -179,6 +180,7 @@ def test_defaults_and_names(tmp_path: Path) -> None:
         "placement": {"tolerations": [], "sites": []},
         "upgrade": {"rollback": False, "stepDeadline": "300s", "settleTime": "10s"},
         "monitoring": {"podMonitor": False, "rules": False, "dashboard": False},
+        "replaceAfter": "1800s",
         "hibernate": False,
         "checkpointInterval": 100,
         "requestTimeout": "2s",

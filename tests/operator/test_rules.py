@@ -60,13 +60,20 @@ def test_other_fields_may_change(field: str) -> None:
     assert rules.forbidden_changes(old, {**old, field: "other"}) == ()
 
 
-def test_the_storage_class_can_not_be_added_or_taken_away() -> None:
+def test_what_the_genesis_says_can_not_be_added_or_taken_away() -> None:
     old = ClusterSpec().manifest()
-    new = {**old, "storage": {"size": "1Gi", "storageClassName": "fast", "reclaim": "Retain"}}
+    new = {key: value for key, value in old.items() if key != "fastReads"}
     (added,) = rules.forbidden_changes(old, new)
     (removed,) = rules.forbidden_changes(new, old)
     assert added == removed
-    assert added.startswith("spec.storage.storageClassName can not be changed")
+    assert added.startswith("spec.fastReads can not be changed")
+
+
+@pytest.mark.parametrize("text", ["0s", "30s", "999999s"])
+def test_a_failing_member_is_replaced_after_half_a_minute_or_more_or_never(text: str) -> None:
+    assert rules.replace_after_problem(text) is None
+    assert "use 30s or more" in (rules.replace_after_problem("29s") or "")
+    assert "is not a duration" in (rules.replace_after_problem("soon") or "")
 
 
 @pytest.mark.parametrize(

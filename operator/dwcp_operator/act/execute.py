@@ -24,6 +24,7 @@ from dwcp_operator.conditions import Situation
 from dwcp_operator.granting import AccessError
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
 from dwcp_operator.plan.quorum import quorum
+from dwcp_operator.plan.change import wanted_change
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
     AnnounceMembers,
@@ -265,7 +266,7 @@ class Executor:
                 await self._changer.tell(snapshot, "/dwcp/v1/learners", members)
             case OrderMembers(members):
                 await self._changer.tell(snapshot, "/dwcp/v1/orders", members)
-                note = f"the members are to be {', '.join(members)}"
+                note = f"the members are to be {', '.join(members)}{self._why_change()}"
                 await post(subject, EventReason.MEMBERS_ORDERED, note)
             case RemoveMember(member):
                 found = snapshot.find(POD, member)
@@ -273,6 +274,13 @@ class Executor:
                     await self._writer.delete(found)
                     note = f"{member} is no member: its Pod is removed, its volume stays"
                     await post(subject, EventReason.MEMBER_REMOVED, note)
+
+    def _why_change(self) -> str:
+        """Who leaves and why, as clauses."""
+        assert self._seen is not None, "steps are done in a round"
+        wanted = wanted_change(self._seen.desired, self._seen.observed)
+        going = wanted.leaving if wanted is not None else {}
+        return "".join(f"; {name} leaves: {why}" for name, why in going.items())
 
     async def _serve(self, snapshot: Snapshot) -> None:
         """Make what serves the backup; members that come later get their state from the others."""

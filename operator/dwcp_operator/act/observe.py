@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypedDict
@@ -78,6 +79,7 @@ class Observer:
         self._http = http
         self.identities: dict[str, Identity] = {}
         """The verified identities of members that waited when they were last seen."""
+        self._silent: dict[str, float] = {}
         self.problems: dict[str, str] = {}
         """What is wrong with members that answered and could not be believed."""
 
@@ -154,13 +156,24 @@ class Observer:
                 report = _learnt(await probe.standing(signed.record, identity))
         except ProbeError:
             report = None  # it waits for its invitation, or only starts
+        metadata = (pod or {}).get("metadata", {})
         return MemberObserved(
             name=name,
             volume=self._volume_there(snapshot, name),
             running=running or self._must_wait(snapshot, name),
             identity=identity,
             report=report,
+            revision=metadata.get("annotations", {}).get(SPEC_HASH, "") if running else "",
+            failing_for_ms=self._silent_ms(name, answers=report is not None),
         )
+
+    def _silent_ms(self, name: str, *, answers: bool) -> int:
+        """How long one that is to join has not answered; another process begins to count anew."""
+        now = time.monotonic()
+        since = self._silent.setdefault(name, now)
+        if answers:
+            del self._silent[name]
+        return 0 if answers else int((now - since) * 1000)
 
     def _volume_there(self, snapshot: Snapshot, name: str) -> Volume:
         claim = snapshot.find(CLAIM, snapshot.subject.claim(name))
@@ -311,6 +324,7 @@ class _OfClaim(TypedDict):
     volume_bytes: int
     growing: bool
     needs_restart: bool
+    storage_class: str | None
 
 
 def _of_pod(pod: Mapping[str, Any] | None, *, running: bool) -> _OfPod:
@@ -345,6 +359,7 @@ def _of_claim(claim: Mapping[str, Any] | None, pod: Mapping[str, Any] | None) ->
     return {
         "volume_bytes": asked,
         "growing": 0 < holds < asked,
+        "storage_class": (claim or {}).get("spec", {}).get("storageClassName"),
         # A Pod that was made after the volume began to wait is the restart it waited for.
         "needs_restart": waits and _age_ms((pending or {}).get("lastTransitionTime")) < made_ms,
     }

@@ -33,8 +33,10 @@ from dwcp_operator.act.writer import Writer
 from dwcp_operator.agreed import AgreedSettings
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
+from dwcp_operator.late import failing_since, with_failing
 from dwcp_operator.plan.change import wanted_change
 from dwcp_operator.plan.planner import plan
+from dwcp_operator.plan.quorum import quorum
 from dwcp_operator.plan.steps import Step, WaitFor, WaitReason
 from dwcp_operator.resources import ClusterStatus, Condition, MembershipStatus
 from dwcp_operator.rules import size_bytes
@@ -93,6 +95,7 @@ class Reconciler:
         self._settled = False
         self._troubles: dict[str, int] = {}
         self._told = ""
+        self._quorum_since: float | None = None
 
     def touch(self) -> None:
         """Something has happened: the next round reads everything."""
@@ -119,13 +122,15 @@ class Reconciler:
     async def _round(self, *, full: bool) -> float | None:
         if full and not await self._read():
             return None
-        snapshot = self._snapshot
+        snapshot, began = self._snapshot, time.monotonic()
         assert snapshot is not None, "the first round reads"
         cluster = snapshot.subject.cluster
         out = rollout(cluster, snapshot.status())
         members = snapshot.subject.members
         wanted = desired(cluster, out, time.time_ns() // 1_000_000, members)
-        observed = await self._observer.observe(snapshot)
+        watched_s = began - (self._quorum_since or began)
+        looked = await self._observer.observe(snapshot)
+        observed = with_failing(looked, snapshot.status(), utc_now(), watched_s)
         if observed.membership is not None and observed.membership.members != members:
             return await self._round(full=True)  # another epoch: who belongs here has changed
         steps = plan(wanted, observed)
@@ -189,6 +194,8 @@ class Reconciler:
         self._in_doubt = self._steady.doubts(before, after)
         if self._in_doubt:
             return
+        votes = len(seen.good) >= quorum(seen.n)
+        self._quorum_since = (self._quorum_since or time.monotonic()) if votes else None
         if trouble:
             after = _with_trouble(before, after, trouble)
         if before is not None and _gist(before) == _gist(after):
@@ -303,7 +310,7 @@ def _status(
     snapshot: Snapshot, before: ClusterStatus | None, seen: Situation, out: Rollout,
     membership: MembershipStatus | None, access: tuple[AccessStatus, ...],
 ) -> ClusterStatus:  # fmt: skip
-    subject, generation = snapshot.subject, snapshot.generation
+    subject, generation, now = snapshot.subject, snapshot.generation, utc_now()
     if seen.desired.paused:
         # What is asked for now is not acted on: whoever compares generations must see that.
         generation = before.observed_generation if before is not None else 0
@@ -312,12 +319,13 @@ def _status(
         generation=generation,
         cluster_id=subject.cluster_id,
         previous=before.conditions if before is not None else (),
-        now=utc_now(),
+        now=now,
         upgrade=upgrade_status(subject.cluster, out, seen),
         storage_size=_storage_size(snapshot),
         membership=membership,
         gateway=gateway_status(snapshot),
         access=access,
+        failing=failing_since(seen, before, now),
         nodes={
             name: node
             for name in subject.members
@@ -366,7 +374,7 @@ def _gist(status: ClusterStatus) -> tuple[object, ...]:
 
 
 def _progress(status: ClusterStatus) -> tuple[object, ...]:
-    return tuple((m.name, m.applied_index, m.lag) for m in status.members)
+    return tuple((m.name, m.applied_index, m.lag, m.failing_since) for m in status.members)
 
 
 def _with_trouble(

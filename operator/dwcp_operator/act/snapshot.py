@@ -59,10 +59,20 @@ class Snapshot:
 
     @property
     def strangers(self) -> tuple[str, ...]:
-        """Pods that run as members and are none, nor are to become one."""
-        pods = (name for kind, name in self.objects if kind == POD.kind)
+        """Pods that run as members and are none, nor are to become one.
+
+        One that is being deleted is none of them: on a node that is gone it stays for ever.
+        """
         known = {*self.subject.everyone, self.subject.restore_name}
-        return tuple(sorted(name for name in pods if name not in known))
+        return tuple(
+            sorted(
+                name
+                for (kind, name), found in self.objects.items()
+                if kind == POD.kind
+                and name not in known
+                and "deletionTimestamp" not in found["metadata"]
+            )
+        )
 
     @property
     def generation(self) -> int:

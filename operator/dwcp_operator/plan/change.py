@@ -3,7 +3,8 @@
 Who the members are stands in the newest epoch record and nowhere else (docs/members.md). This
 decides who they are to be: as many as the resource asks for, without those that are lost or proven
 to lie, and with new ones under names that nobody had. The names of those that are to join are
-written into the status before anything is made for them; all else is looked up.
+written into the status before anything is made for them; all else is looked up. Who leaves, and
+why, is decided in leaving.py.
 
     more wanted, or one is lost --> volumes, processes --> invited: they learn --> announced
       --> all have caught up --> ordered --> the record names them --> former members are removed
@@ -15,11 +16,11 @@ quorum of those to be is sound, so that no change can take a cluster below what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from dwcp_operator.plan.agreement import Agreement, agreement, good_members, verified_reports
+from dwcp_operator.plan.leaving import LAG_MAX, Why, leaving
 from dwcp_operator.plan.observed import Desired, MemberObserved, Observed, Volume
 from dwcp_operator.plan.quorum import quorum
 from dwcp_operator.plan.steps import (
@@ -34,15 +35,12 @@ from dwcp_operator.plan.steps import (
     WaitReason,
 )
 
-LAG_MAX: Final = 100
-"""Log entries behind what f+1 members know to be final, with which a learner has caught up."""
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Who leaves, who joins, and all members to be, in the order that they are to have."""
+    """Who leaves and why, who joins, and all members to be, in the order that they are to have."""
 
-    leaving: tuple[str, ...]
+    leaving: Mapping[str, Why]
     joining: tuple[str, ...]
     members: tuple[str, ...]
 
@@ -54,42 +52,36 @@ def wanted_change(desired: Desired, observed: Observed) -> Change | None:
     if not begun or known is None or not known.is_current or desired.hibernate or not desired.count:
         return None
     present = known.members
-    reports = verified_reports(observed)
-    agreed = agreement(reports, len(present))
-    broken = [name for name in present if _is_broken(observed.member(name), agreed)]
-    leaving = _leaving(desired.count, present, broken)
-    need = desired.count - (len(present) - len(leaving))
-    if not leaving and not need:
+    going = leaving(desired, observed, present)
+    need = desired.count - (len(present) - len(going))
+    if not going and not need:
         return None
     joining = _joining(desired, observed, need)
     places = iter(joining)
-    kept = [name if name not in leaving else next(places, None) for name in present]
+    kept = [name if name not in going else next(places, None) for name in present]
     members = (*(name for name in kept if name is not None), *places)
-    return Change(tuple(leaving), joining, members)
-
-
-def _is_broken(member: MemberObserved, agreed: Agreement) -> bool:
-    """True for one whose volume is gone, or that is proven to lie: it can not be mended."""
-    return member.volume is Volume.ABSENT or member.name in agreed.faulty
-
-
-def _leaving(count: int, present: tuple[str, ...], broken: list[str]) -> list[str]:
-    """Who is broken, and beyond that the newest members, until as many are left as are wanted."""
-    surplus = len(present) - len(broken) - count
-    sound = [name for name in present if name not in broken]
-    return [*broken, *(sound[-surplus:] if surplus > 0 else ())]
+    return Change(going, joining, members)
 
 
 def _joining(desired: Desired, observed: Observed, need: int) -> tuple[str, ...]:
     """Those that were to join already, then names above all that were ever used."""
     known = observed.membership
     assert known is not None, "asked for"
-    waiting = [m.name for m in observed.joining if m.name not in known.used][:need]
+    waiting = [
+        m.name
+        for m in observed.joining
+        if m.name not in known.used and not _is_given_up(desired, m)
+    ][:need]
     prefix = f"{desired.cluster}-"
-    taken = {*known.used, *waiting}
+    taken = {*known.used, *(m.name for m in observed.joining)}
     numbers = [int(n.removeprefix(prefix)) for n in taken if n.removeprefix(prefix).isdecimal()]
     first = max(numbers, default=-1) + 1
     return (*waiting, *(f"{prefix}{first + i}" for i in range(need - len(waiting))))
+
+
+def _is_given_up(desired: Desired, member: MemberObserved) -> bool:
+    """True for a learner that has not answered for long, such as one whose node is gone too."""
+    return member.report is None and 0 < desired.replace_after_ms <= member.failing_for_ms
 
 
 def change(desired: Desired, observed: Observed) -> Iterator[Step]:
@@ -101,12 +93,15 @@ def change(desired: Desired, observed: Observed) -> Iterator[Step]:
     yield from _clean_up(observed, wanted.joining)
     seen = {member.name: member for member in observed.joining}
     if not wanted.joining or all(name in seen for name in wanted.joining):
-        yield from _advance(wanted, observed, [seen[name] for name in wanted.joining])
+        joining = [seen[name] for name in wanted.joining]
+        yield from _advance(desired, wanted, observed, joining)
     else:
         yield WaitFor(WaitReason.LEARNERS, wanted.joining)  # their names are being written down
 
 
-def _advance(wanted: Change, observed: Observed, joining: list[MemberObserved]) -> Iterator[Step]:
+def _advance(
+    desired: Desired, wanted: Change, observed: Observed, joining: list[MemberObserved]
+) -> Iterator[Step]:
     known = observed.membership
     assert known is not None, "a change is wanted"
     reports = verified_reports(observed)
@@ -118,6 +113,8 @@ def _advance(wanted: Change, observed: Observed, joining: list[MemberObserved]) 
             yield CreateVolume(member.name)
         if not member.running:
             yield StartMember(member.name)
+        elif _is_outdated(desired, member):
+            yield RemoveMember(member.name)  # what it was made from may be why it does not learn
         elif member.identity is not None and member.report is None:
             yield InviteMember(member.name)
         if not _has_caught_up(member, agreed):
@@ -131,6 +128,11 @@ def _advance(wanted: Change, observed: Observed, joining: list[MemberObserved]) 
         yield OrderMembers(wanted.members)
     else:
         yield WaitFor(WaitReason.QUORUM, wanted.members)
+
+
+def _is_outdated(desired: Desired, member: MemberObserved) -> bool:
+    """True for a learner that does not learn and was made from what is no longer asked for."""
+    return member.report is None and member.revision not in ("", desired.revision)
 
 
 def _has_caught_up(member: MemberObserved, agreed: Agreement) -> bool:

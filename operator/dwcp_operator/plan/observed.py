@@ -50,6 +50,8 @@ class Desired:
     every volume. `paused`: only look. `hibernate`: stop all members and keep what they hold.
     `restore`: begin from the state in a backup, which somebody must serve to the members.
     `members` are the present ones; `count` is how many there are to be, 0 where that is not known.
+    `replace_after_ms`: a member that has been failing for so long is replaced; 0 for never.
+    `storage_class`: what volumes are to be made of; a member on another one is replaced.
     """
 
     cluster: str
@@ -62,6 +64,8 @@ class Desired:
     hibernate: bool = False
     restore: bool = False
     count: int = 0
+    replace_after_ms: int = 0
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +176,9 @@ class MemberObserved:
     who runs it finds it ready, whatever it says itself. `unready_for_ms` is the time since it was
     not found so, `steady_for_ms` the time since it is. `needs_restart`: its volume has grown, and
     shows it only after a restart. `volume_bytes` is what its volume was asked to hold, 0 when
-    unknown; `growing`: it does not hold that yet. `zone`: the failure domain that it runs in, None
-    when unknown.
+    unknown; `growing`: it does not hold that yet. `storage_class`: what its volume is made of, None
+    when unknown. `zone`: the failure domain that it runs in, None when unknown. `failing_for_ms`:
+    so long it has not voted, or has been far behind, while the others had a quorum.
     """
 
     name: str
@@ -193,7 +198,9 @@ class MemberObserved:
     needs_restart: bool = False
     volume_bytes: int = 0
     growing: bool = False
+    storage_class: str | None = None
     zone: str | None = None
+    failing_for_ms: int = 0
 
     @property
     def ready(self) -> bool:

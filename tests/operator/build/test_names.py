@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import pytest
+from pydantic import ValidationError
+
 from dwcp_operator.build.names import CLUSTER_LABEL
+from dwcp_operator.upgrade import desired, rollout
 from kube.subjects import UID, adopting, subject
 
 
@@ -56,3 +60,17 @@ def test_the_first_clients_secret_has_the_short_name() -> None:
     made = subject(clients=["app", "batch"])
     assert made.client_secret("app") == "demo-client"
     assert made.client_secret("batch") == "demo-client-batch"
+
+
+def test_adopted_members_come_back_first_whatever_number_is_wanted() -> None:
+    volumes = [{"member": f"demo-{i}", "claim": f"old-{i}"} for i in range(4)]
+    adopt = {"clusterId": "f" * 32, "volumes": volumes}
+    found = subject(replicas=7, bootstrap={"adopt": adopt})
+    assert found.members == ("demo-0", "demo-1", "demo-2", "demo-3")
+    assert desired(found.cluster, rollout(found.cluster, None), 0).count == 7
+    assert [found.claim(f"demo-{i}") for i in (3, 4)] == ["old-3", "demo-4-ffffffff"]
+    with pytest.raises(ValidationError, match="that is not 3f"):
+        subject(bootstrap={"adopt": {**adopt, "volumes": volumes[:4] + volumes[:1]}})
+    others = [*volumes[:3], {"member": "demo-9", "claim": "old-9"}]
+    with pytest.raises(ValidationError, match="names members that are not this cluster"):
+        subject(bootstrap={"adopt": {**adopt, "volumes": others}})

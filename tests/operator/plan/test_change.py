@@ -24,6 +24,7 @@ from dwcp_operator.plan import (
     OrderMembers,
     RemoveMember,
     Report,
+    Rolling,
     StartMember,
     Step,
     Volume,
@@ -33,8 +34,10 @@ from dwcp_operator.plan import (
     quorum,
 )
 from dwcp_operator.plan.change import wanted_change
+from dwcp_operator.plan.leaving import Why
 
 NAMES = tuple(f"demo-{i}" for i in range(4))
+HOUR_MS = 3_600_000
 
 
 def report(epoch: int, applied: int, **changes: object) -> Report:
@@ -60,9 +63,15 @@ class World:
     invited: frozenset[str] = frozenset()
     caught_up: frozenset[str] = frozenset()
     lies: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    lagging: frozenset[str] = frozenset()
+    old_disks: frozenset[str] = frozenset()
 
     def desired(self) -> Desired:
-        return Desired(cluster="demo", members=self.members, count=self.count)
+        return Desired(
+            cluster="demo", members=self.members, count=self.count,
+            replace_after_ms=HOUR_MS, storage_class="fast",
+        )  # fmt: skip
 
     def observed(self) -> Observed:
         genesis = GenesisHeld(
@@ -82,21 +91,27 @@ class World:
         volume = Volume.PRESENT if name in self.volumes else Volume.ABSENT
         running = name in self.running and volume is Volume.PRESENT
         proofs = tuple(EvidenceSeen(liar, "equivocation", 1, 1) for liar in sorted(self.lies))
-        said = report(self.epoch, 500, evidence=proofs) if running else None
+        applied = 10 if name in self.lagging else 500
+        said = report(self.epoch, applied, evidence=proofs) if running else None
+        fails = name in self.gone | self.lagging
         return MemberObserved(
-            name=name, volume=volume, running=running, identity=b"k", report=said,
-            attempts=1, stopped_for_ms=0,
+            name=name, volume=volume, running=running, identity=b"k", attempts=1,
+            stopped_for_ms=0, report=None if name in self.gone else said,
+            failing_for_ms=HOUR_MS if fails else 0,
+            storage_class="slow" if name in self.old_disks else "fast",
         )  # fmt: skip
 
     def _learner(self, name: str) -> MemberObserved:
         applied = 500 if name in self.caught_up else 10
         said = report(self.epoch, applied, ready=False) if name in self.invited else None
+        lost = name in self.gone
         return MemberObserved(
             name=name,
             volume=Volume.PRESENT if name in self.volumes else Volume.ABSENT,
             running=name in self.running,
-            identity=b"k" if name in self.running else None,
-            report=said,
+            identity=b"k" if name in self.running and not lost else None,
+            report=None if lost else said,
+            failing_for_ms=HOUR_MS if lost else 0,
         )
 
     def noted(self) -> World:
@@ -115,6 +130,7 @@ class World:
                 return replace(self, running=self.running | {name})
             case InviteMember(name):
                 assert name in self.running
+                assert name not in self.gone
                 return replace(self, invited=self.invited | {name})
             case AnnounceMembers(names):
                 return replace(self, caught_up=self.caught_up | (set(names) & self.invited))
@@ -126,7 +142,8 @@ class World:
         return self
 
     def _ordered(self, names: tuple[str, ...]) -> World:
-        votes = [n for n in self.members if n in self.running & self.volumes - self.lies]
+        able = self.running & self.volumes - self.lies - self.gone
+        votes = [n for n in self.members if n in able]
         assert len(votes) >= quorum(len(self.members)), "a quorum votes on every change"
         new = [n for n in names if n not in self.members]
         assert set(new) <= self.caught_up, "who is to join has learnt before"
@@ -138,7 +155,8 @@ class World:
 
     @property
     def is_done(self) -> bool:
-        sound = set(self.members) <= self.running & self.volumes - self.lies
+        broken = self.lies | self.gone | self.lagging | self.old_disks
+        sound = set(self.members) <= self.running & self.volumes - broken
         return len(self.members) == self.count and sound and self.running <= set(self.members)
 
 
@@ -156,6 +174,38 @@ STARTS = {
     "lost a volume": World(4, volumes=frozenset(NAMES[1:])),
     "a liar": World(4, lies=frozenset({"demo-0"})),
     "grows with a member lost": World(7, volumes=frozenset(NAMES[1:])),
+    "a node is gone": World(4, gone=frozenset({"demo-1"})),
+    "two of seven nodes are gone": World(
+        7,
+        members=seven,
+        epoch=1,
+        used=frozenset(seven),
+        volumes=frozenset(seven),
+        running=frozenset(seven),
+        gone=frozenset({"demo-1", "demo-5"}),
+    ),
+    "lags for good": World(4, lagging=frozenset({"demo-3"})),
+    "grows with a node gone": World(7, gone=frozenset({"demo-1"})),
+    "shrinks with a node gone": World(
+        4,
+        members=seven,
+        epoch=1,
+        used=frozenset(seven),
+        volumes=frozenset(seven),
+        running=frozenset(seven),
+        gone=frozenset({"demo-1"}),
+    ),
+    "the node of a learner is gone too": World(
+        4,
+        volumes=frozenset((*NAMES[1:], "demo-4")),
+        joining=("demo-4",),
+        running=frozenset((*NAMES[1:], "demo-4")),
+        gone=frozenset({"demo-4"}),
+    ),
+    "another storage class": World(4, old_disks=frozenset(NAMES)),
+    "another storage class with a node gone": World(
+        4, old_disks=frozenset(NAMES), gone=frozenset({"demo-2"})
+    ),
     "left half way": World(
         4,
         joining=("demo-4",),
@@ -185,7 +235,7 @@ def test_every_prefix_of_every_change_reaches_the_goal(start: World) -> None:
 
 def goal(world: World) -> World:
     """Where uninterrupted rounds lead."""
-    for _ in range(20):
+    for _ in range(40):
         for step in plan(world.desired(), world.observed()):
             world = world.acted(step)
         world = world.noted()
@@ -205,6 +255,85 @@ def test_a_lost_member_is_replaced_in_its_place_and_not_waited_for() -> None:
     replaced = goal(World(4, volumes=frozenset((*NAMES[:2], NAMES[3]))))
     assert replaced.members == ("demo-0", "demo-1", "demo-4", "demo-3")
     assert replaced.epoch == 1
+
+
+def test_a_member_whose_node_is_gone_is_replaced_only_when_its_time_is_over() -> None:
+    world = World(4, gone=frozenset({"demo-1"}))
+    observed = world.observed()
+    late = replace(observed.member("demo-1"), failing_for_ms=HOUR_MS - 1)
+    members = tuple(late if m.name == "demo-1" else m for m in observed.members)
+    assert wanted_change(world.desired(), replace(observed, members=members)) is None
+    assert wanted_change(replace(world.desired(), replace_after_ms=0), observed) is None
+    change = wanted_change(world.desired(), observed)
+    assert change is not None
+    assert change.leaving == {"demo-1": Why.FAILING}
+    assert change.members == ("demo-0", "demo-4", "demo-2", "demo-3")
+
+
+def test_a_member_that_is_back_is_not_replaced_for_its_past() -> None:
+    world = World(4)
+    observed = world.observed()
+    back = replace(observed.member("demo-1"), failing_for_ms=HOUR_MS)
+    members = tuple(back if m.name == "demo-1" else m for m in observed.members)
+    assert wanted_change(world.desired(), replace(observed, members=members)) is None
+
+
+def test_without_a_quorum_nobody_is_judged_by_time() -> None:
+    """Who sees too few of them may be the one that is cut off: it makes nothing, for nobody."""
+    world = World(4, gone=frozenset(NAMES[:2]))
+    assert wanted_change(world.desired(), world.observed()) is None
+    begun = goal(World(4, gone=frozenset(NAMES[:1])).noted())
+    assert begun.epoch == 1
+
+
+def test_a_change_that_has_begun_is_not_dropped_by_one_look_without_a_quorum() -> None:
+    world = World(4, gone=frozenset({"demo-1"})).noted()
+    assert world.joining == ("demo-4",)
+    blind = replace(world, gone=frozenset({"demo-1", "demo-2", "demo-3"}))
+    change = wanted_change(blind.desired(), blind.observed())
+    assert change is not None
+    assert change.joining[:1] == ("demo-4",)
+
+
+def test_a_member_that_fails_on_a_new_revision_is_the_rolls_business() -> None:
+    world = World(4, gone=frozenset({"demo-1"}))
+    rolling = replace(world.desired(), rolling=Rolling(settled=False))
+    assert wanted_change(rolling, world.observed()) is None
+    observed = world.observed()
+    stuck = replace(observed.member("demo-1"), running=False)  # Terminating, on a node that is gone
+    members = tuple(stuck if m.name == "demo-1" else m for m in observed.members)
+    change = wanted_change(rolling, replace(observed, members=members))
+    assert change is not None
+    assert set(change.leaving) == {"demo-1"}
+
+
+def test_a_learner_made_from_what_is_no_longer_asked_for_is_made_anew() -> None:
+    world = replace(World(7).noted(), volumes=frozenset((*NAMES, "demo-4")))
+    observed = world.observed()
+    learner = replace(observed.joining[0], running=True, revision="old")
+    joining = (learner, *observed.joining[1:])
+    steps = plan(replace(world.desired(), revision="new"), replace(observed, joining=joining))
+    assert RemoveMember("demo-4") in steps
+
+
+def test_another_storage_class_takes_one_member_at_a_time_and_the_primary_last() -> None:
+    world = World(4, old_disks=frozenset(NAMES))
+    observed = world.observed()
+    leads = replace(
+        observed,
+        members=tuple(
+            replace(m, report=replace(m.report, primary="demo-0")) if m.report else m
+            for m in observed.members
+        ),
+    )
+    change = wanted_change(world.desired(), leads)
+    assert change is not None
+    assert change.leaving == {"demo-1": Why.STORAGE_CLASS}
+    ill = replace(world, gone=frozenset({"demo-3"}))
+    short = replace(ill.desired(), replace_after_ms=0)
+    assert wanted_change(short, ill.observed()) is None
+    done = goal(world)
+    assert (done.epoch, done.members) == (4, ("demo-4", "demo-5", "demo-6", "demo-7"))
 
 
 def test_without_a_quorum_nothing_is_ordered() -> None:
