@@ -16,7 +16,8 @@ from dwcp.client import Client
 from dwcp.errors import BrokenAnswer, DWCPError
 from dwcp.wire.operations import Access, AccessGetRequest, AccessGetResponse, Grant
 from dwcp_operator.access import AccessStatus, ClientAccess
-from dwcp_operator.plan.access import Rights, SetRights, plan_access
+from dwcp_operator.plan.access import Rights, SetRights, may_administer, plan_access
+from dwcp_operator.resources import ClusterSpec
 
 LOOK_AGAIN_S: Final = 300.0
 RETRY_S: Final = 2.0
@@ -51,6 +52,12 @@ def wanted_rights(
     """What each client of the resource is to be allowed."""
     entries = {entry.client: entry for entry in access}
     return {name: rights_of(entries.get(name)) for name in clients}
+
+
+def administrator(spec: ClusterSpec) -> str:
+    """A client that may administer by the resource: there always is one."""
+    wanted = wanted_rights(spec.clients, spec.access or ())
+    return next(name for name in spec.clients if may_administer(wanted[name]))
 
 
 def shown(access: Access | None) -> str:

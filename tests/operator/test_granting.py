@@ -15,10 +15,12 @@ from dwcp_operator.granting import (
     RETRY_S,
     AccessError,
     Granter,
+    administrator,
     rights_of,
     shown,
     wanted_rights,
 )
+from kube.subjects import subject
 
 
 def entry(**fields: object) -> ClientAccess:
@@ -71,3 +73,9 @@ def test_a_failure_is_tried_again_after_a_while_and_a_success_looked_at_later() 
     assert granter.is_due({"app": None})
     assert granter.status is None
     assert LOOK_AGAIN_S > RETRY_S
+
+
+def test_an_administrator_is_found_whoever_comes_first() -> None:
+    access = [{"client": "app", "read": [""]}]
+    assert administrator(subject(clients=["app", "web"], access=access).cluster.spec) == "web"
+    assert administrator(subject(clients=["app", "web"]).cluster.spec) == "app"

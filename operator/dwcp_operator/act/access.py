@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
-
 from dwcp.client import Client
 from dwcp_operator.access import AccessStatus
-from dwcp_operator.act.clients import client_extras
+from dwcp_operator.act.clients import client_of
 from dwcp_operator.act.events import EventReason, Events
 from dwcp_operator.act.keeper import GenesisKeeper, client_keys
 from dwcp_operator.act.snapshot import Snapshot
-from dwcp_operator.build.secrets import AUTHORITY
 from dwcp_operator.granting import Granter, shown, wanted_rights
 from dwcp_operator.resources import ClusterStatus
 
@@ -35,14 +32,9 @@ class AccessActor:
         if not self._granter.is_due(wanted):
             return
         keys = client_keys(snapshot)
-        authority = self._authority(snapshot)
-        signed, chain = self._keeper.signed, self._keeper.chain
-        assert signed is not None, "a published genesis is kept"
-        assert chain is not None, "a published genesis is kept"
 
         def opened(name: str) -> Client:
-            records = tuple(chain.certified)
-            return Client.connect(signed, keys[name], authority=authority, records=records)
+            return client_of(snapshot, self._keeper, name)
 
         public = {name: key.public_key for name, key in keys.items()}
         for step in await self._granter.bring(wanted, public, opened):
@@ -56,8 +48,3 @@ class AccessActor:
         if self._granter.status is not None:
             return self._granter.status
         return () if before is None else before.access
-
-    def _authority(self, snapshot: Snapshot) -> ssl.SSLContext | None:
-        """Who vouches for the members' certificates, where they show a Secret's."""
-        found = client_extras(snapshot, self._keeper).get(AUTHORITY)
-        return None if found is None else ssl.create_default_context(cadata=found.decode("ascii"))

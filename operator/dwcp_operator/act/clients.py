@@ -8,16 +8,19 @@ all first members are gone could not find the present ones.
 from __future__ import annotations
 
 import base64
+import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
+from dwcp.client import Client
 from dwcp.directory import EPOCHS_FILE
+from dwcp.errors import BadCluster
 from dwcp.wire.epochs import Records
 from dwcp_operator.act.api import SECRET
 from dwcp_operator.act.gateway import check_given
-from dwcp_operator.act.keeper import GenesisKeeper
+from dwcp_operator.act.keeper import GenesisKeeper, KeeperError, client_keys
 from dwcp_operator.act.snapshot import Snapshot
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.names import Object
@@ -57,6 +60,27 @@ def client_extras(snapshot: Snapshot, keeper: GenesisKeeper) -> dict[str, bytes]
         if len(epochs) <= EPOCHS_BYTES_MAX:
             wanted[EPOCHS_FILE] = epochs
     return wanted
+
+
+def client_of(snapshot: Snapshot, keeper: GenesisKeeper, name: str) -> Client:
+    """The cluster as one of its clients sees it; the caller starts and closes it.
+
+    Raises BadCluster.
+    """
+    assert keeper.signed is not None, "the genesis is published"
+    assert keeper.chain is not None, "kept beside the genesis"
+    try:
+        key = client_keys(snapshot)[name]
+        found = client_extras(snapshot, keeper).get(AUTHORITY)
+    except KeeperError as error:
+        raise BadCluster(str(error)) from None
+    try:
+        text = None if found is None else found.decode("ascii")
+        authority = None if text is None else ssl.create_default_context(cadata=text)
+    except (UnicodeDecodeError, ssl.SSLError) as error:
+        raise BadCluster(f"ca.crt for the members' certificates is damaged: {error}") from None
+    records = tuple(keeper.chain.certified)
+    return Client.connect(keeper.signed, key, authority=authority, records=records)
 
 
 def client_patch(found: Mapping[str, Any], wanted: Mapping[str, bytes]) -> Object | None:

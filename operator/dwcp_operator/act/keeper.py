@@ -14,9 +14,7 @@ from typing import Final
 
 import msgspec
 
-from dwcp.client import Client
 from dwcp.epochs import RecordChain
-from dwcp.errors import BadCluster
 from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.records import (
     Identity,
@@ -162,19 +160,6 @@ class GenesisKeeper:
     async def make_token(self, subject: Subject, member: str, writer: Writer) -> None:
         """Make a member's one-time token. Raises ApiError."""
         await writer.create(build.token(subject, member, secrets.token_hex(TOKEN_BYTES)))
-
-    def client(self, snapshot: Snapshot) -> Client:
-        """The cluster as its first client sees it; the caller starts and closes it.
-
-        Raises BadCluster.
-        """
-        assert self.signed is not None, "the genesis is published"
-        assert self.chain is not None, "kept beside the genesis"
-        try:
-            key = _client_keys(snapshot)[snapshot.subject.cluster.spec.clients[0]]
-        except KeeperError as error:
-            raise BadCluster(str(error)) from None
-        return Client.connect(self.signed, key, records=tuple(self.chain.certified))
 
     def token(self, snapshot: Snapshot, member: str) -> bytes | None:
         """A member's token, while it is kept."""

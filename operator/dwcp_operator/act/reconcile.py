@@ -19,6 +19,7 @@ import aiohttp
 from dwcp.client import Client
 from dwcp_operator.access import AccessStatus
 from dwcp_operator.act.api import CLAIM, CLUSTER, POD, ApiError, KubeApi
+from dwcp_operator.act.clients import client_of
 from dwcp_operator.act.events import EventReason, Events, restart_reason
 from dwcp_operator.act.execute import ACTS, Executor, Settings
 from dwcp_operator.act.extras import has_extras
@@ -34,6 +35,7 @@ from dwcp_operator.agreed import AgreedSettings
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
 from dwcp_operator.late import failing_since, with_failing
+from dwcp_operator.granting import administrator
 from dwcp_operator.plan.change import wanted_change
 from dwcp_operator.plan.planner import plan
 from dwcp_operator.plan.quorum import quorum
@@ -180,7 +182,8 @@ class Reconciler:
 
     def _client(self) -> Client:
         assert self._snapshot is not None, "the first round reads"
-        return self._keeper.client(self._snapshot)
+        name = administrator(self._snapshot.subject.cluster.spec)
+        return client_of(self._snapshot, self._keeper, name)
 
     # --- status ----------------------------------------------------------------------------
 

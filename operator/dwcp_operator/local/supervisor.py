@@ -14,7 +14,6 @@ import aiohttp
 import msgspec
 import psutil
 
-from dwcp.client import Client
 from dwcp.identity import KeyFileError
 from dwcp_operator.agreed import AgreedSettings
 from dwcp_operator.conditions import Situation, situation
@@ -90,10 +89,10 @@ class Supervisor:
         self._status: ClusterStatus | None = None
         self._problems: dict[str, str] = {}
         self._failures: dict[Step, str] = {}
-        self._agreed = AgreedSettings(
-            lambda: Client.from_directory(layout.root, documents=False), emit
-        )
         self._granting = Granting(layout, emit)
+        self._agreed = AgreedSettings(
+            lambda: self._granting.administrator(self._manifest, self._keeper), emit
+        )
 
     def stop(self) -> None:
         """Ask `run` to stop the members and return."""
