@@ -45,8 +45,7 @@ def read_directory(directory: Path) -> Found:
         key = Ed25519Signer.load(directory / CLIENT_KEY_FILE)
         genesis = _decode_genesis(data)
         authority = _authority(directory / AUTHORITY_FILE)
-        epochs = directory / EPOCHS_FILE
-        records = read_records(epochs.read_bytes()) if epochs.exists() else ()
+        records = stored_records(directory)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.BadCluster(
             f"no cluster in {directory}: start one with `dwcp up --data {directory}`, "
@@ -55,6 +54,15 @@ def read_directory(directory: Path) -> Found:
     except (msgspec.DecodeError, KeyFileError, OSError) as error:
         raise errors.BadCluster(f"the cluster in {directory} can not be read: {error}") from None
     return Found(genesis, key, authority, directory / DOCUMENTS_FILE, records)
+
+
+def stored_records(directory: Path) -> tuple[CertifiedRecord, ...]:
+    """The records of later epochs that lie there, unchecked.
+
+    Raises msgspec.DecodeError, OSError.
+    """
+    file = directory / EPOCHS_FILE
+    return read_records(file.read_bytes()) if file.exists() else ()
 
 
 def _authority(path: Path) -> ssl.SSLContext | None:

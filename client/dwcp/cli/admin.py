@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -17,10 +17,11 @@ import click
 import msgspec
 
 from dwcp.cli import members
+from dwcp.directory import EPOCHS_FILE, stored_records
 from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
-from dwcp.wire.epochs import Records
+from dwcp.wire.epochs import CertifiedRecord, Records
 from dwcp.wire.records import (
     EpochRecord,
     Member,
@@ -97,7 +98,7 @@ def force_mode(mode: str, data_dir: Path, timeout_s: float) -> None:
 def anchor(data_dir: Path) -> None:
     """Print the present record's hash, signed: whoever was away starts from it."""
     genesis, signer = genesis_of(data_dir), admin_key(data_dir)
-    chain = asyncio.run(_newest(genesis))
+    chain = asyncio.run(_newest(genesis, known_of(data_dir)))
     click.echo(msgspec.json.encode(sign_anchor(genesis, chain.current, signer)).decode())
 
 
@@ -109,7 +110,7 @@ def verify_chain(data_dir: Path, file: Path | None, output: str) -> None:
     """Check every epoch record against the one before; no replica is trusted."""
     signed = signed_genesis(data_dir)
     genesis = signed.record
-    chain = asyncio.run(_newest(genesis))
+    chain = asyncio.run(_newest(genesis, known_of(data_dir)))
     if file is not None:
         try:
             shown = msgspec.json.decode(file.read_bytes(), type=Anchor)
@@ -152,7 +153,7 @@ Fits = Callable[[EpochRecord], bool]
 def _ordered(data_dir: Path, timeout_s: float, change: Change, fits: Fits) -> EpochRecord:
     """The record of the epoch that begins with this order."""
     genesis, signer = genesis_of(data_dir), admin_key(data_dir)
-    record = asyncio.run(order_epoch(genesis, signer, timeout_s, change, fits))
+    record = asyncio.run(order_epoch(genesis, signer, timeout_s, change, fits, known_of(data_dir)))
     if record is None:
         _fail(EXIT_NO_ANSWER, f"no epoch began within {timeout_s:g} s: check `dwcp status`")
     return record
@@ -164,11 +165,12 @@ async def order_epoch(
     timeout_s: float,
     change: Change,
     fits: Fits,
+    known: Sequence[CertifiedRecord] = (),
 ) -> EpochRecord | None:
     """Order it for whatever epoch is present, until a later one has begun that fits."""
     ends_s = time.monotonic() + timeout_s
     async with aiohttp.ClientSession() as http:
-        chain = await follow(http, genesis)
+        chain = await follow(http, genesis, known)
         before = chain.current.epoch
         while time.monotonic() < ends_s:
             record = chain.current
@@ -179,22 +181,44 @@ async def order_epoch(
             for member in record.members:
                 await _call(http, "POST", member, "orders", body)
             await asyncio.sleep(AGAIN_S)
-            chain = await follow(http, genesis)
+            chain = await follow(http, genesis, chain.certified)
             if chain.current.epoch > before and fits(chain.current):
                 return chain.current
     return None
 
 
-async def _newest(genesis: EpochRecord) -> RecordChain:
+async def _newest(genesis: EpochRecord, known: Sequence[CertifiedRecord]) -> RecordChain:
     async with aiohttp.ClientSession() as http:
-        return await follow(http, genesis)
+        return await follow(http, genesis, known)
 
 
-async def follow(http: aiohttp.ClientSession, genesis: EpochRecord) -> RecordChain:
-    """All records that any member shows, each checked against the one before."""
+def known_of(data_dir: Path) -> tuple[CertifiedRecord, ...]:
+    """The records that were seen before: who began the cluster may all be gone."""
+    try:
+        return stored_records(data_dir)
+    except (msgspec.DecodeError, OSError) as error:
+        click.echo(f"warning: {data_dir / EPOCHS_FILE} can not be read: {error}", err=True)
+        return ()
+
+
+async def follow(
+    http: aiohttp.ClientSession, genesis: EpochRecord, known: Sequence[CertifiedRecord] = ()
+) -> RecordChain:
+    """All records that any member shows, each checked against the one before.
+
+    Members of genesis are asked, of the newest of the records that are `known`, and of those that
+    they lead to.
+    """
     chain = RecordChain(genesis, Ed25519Verifier())
-    answered = False
-    for member in genesis.members:
+    if (fault := chain.extend(known)) is not None:
+        click.echo(f"warning: the records that were kept do not hold: {fault}", err=True)
+    answered, asked = False, set[bytes]()
+    while True:
+        everybody = (*chain.current.members, *genesis.members)
+        member = next((m for m in everybody if m.identity not in asked), None)
+        if member is None:
+            break
+        asked.add(member.identity)
         while True:
             body = await _call(http, "GET", member, f"epochs?from={chain.current.epoch}")
             if body is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -14,7 +15,8 @@ import msgspec
 from aiohttp import web
 
 from dwcp.cli import taking
-from dwcp.cli.admin import admin_key, follow, genesis_of
+from dwcp.cli.admin import admin_key, follow, genesis_of, known_of
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.records import EpochRecord
 
 EXIT_BROKEN: Final = 1
@@ -87,7 +89,7 @@ def create(
     else:
         permit = taking.make_permit(genesis, admin_key(data_dir))
     try:
-        taken = asyncio.run(_create(genesis, permit, directory, timeout_s))
+        taken = asyncio.run(_create(genesis, known_of(data_dir), permit, directory, timeout_s))
     except taking.NotTakenError as error:
         if result is not None:
             result.write_text(json.dumps({"error": str(error)[:3000]}))
@@ -102,14 +104,15 @@ def create(
 
 
 async def _create(
-    genesis: EpochRecord, permit: bytes, directory: Path, timeout_s: float
-) -> taking.Taken:
+    genesis: EpochRecord, known: Sequence[CertifiedRecord], permit: bytes, directory: Path,
+    timeout_s: float,
+) -> taking.Taken:  # fmt: skip
     """From whichever member shows one that holds. Raises NotTakenError with all that was said."""
     path = directory / taking.file_name(genesis.cluster)
     ends_s = time.monotonic() + timeout_s
     async with aiohttp.ClientSession() as http:
         while True:
-            chain = await follow(http, genesis)
+            chain = await follow(http, genesis, known)
             said: list[str] = []
             for member in taking.members_of(chain):
                 try:

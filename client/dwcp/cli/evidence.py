@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 import click
 import msgspec
 
-from dwcp.directory import EPOCHS_FILE, GENESIS_FILE
+from dwcp.directory import EPOCHS_FILE, GENESIS_FILE, stored_records
 from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, read_records, records_file
 from dwcp.identity import Ed25519Verifier
 from dwcp.wire.decoding import decoder_of
@@ -95,11 +95,10 @@ def _read(file: Path) -> tuple[list[tuple[object, object]], tuple[CertifiedRecor
 
 
 def _stored_records(data_dir: Path) -> tuple[CertifiedRecord, ...]:
-    path = data_dir / EPOCHS_FILE
     try:
-        return read_records(path.read_bytes()) if path.exists() else ()
+        return stored_records(data_dir)
     except msgspec.DecodeError as error:
-        _fail(f"{path} holds no epoch records: {error}", EXIT_NO_CLUSTER)
+        _fail(f"{data_dir / EPOCHS_FILE} holds no epoch records: {error}", EXIT_NO_CLUSTER)
 
 
 def _extend(chain: RecordChain, records: tuple[CertifiedRecord, ...], where: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -19,9 +20,10 @@ import click
 import yaml
 
 from dwcp.cli import taking
-from dwcp.cli.admin import admin_key, follow, genesis_of
+from dwcp.cli.admin import admin_key, follow, genesis_of, known_of
 from dwcp.epochs import RecordChain
 from dwcp.identity import Ed25519Signer
+from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.quorum import quorum
 from dwcp.wire.records import EpochRecord
 
@@ -66,7 +68,7 @@ def recover(data_dir: Path, new_dir: Path, lose_above: int | None) -> None:
         _fail(EXIT_REFUSED, f"{new_dir} is not empty: name a new directory with --to")
     new_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        left = asyncio.run(_survivors(genesis, admin, new_dir))
+        left = asyncio.run(_survivors(genesis, known_of(data_dir), admin, new_dir))
     except taking.NotTakenError as error:
         new_dir.rmdir()
         _fail(EXIT_NO_ANSWER, str(error))
@@ -84,7 +86,9 @@ def recover(data_dir: Path, new_dir: Path, lose_above: int | None) -> None:
                f"-f {new_dir / 'manifest.yaml'}`")  # fmt: skip
 
 
-async def _survivors(genesis: EpochRecord, admin: Ed25519Signer, directory: Path) -> Left:
+async def _survivors(
+    genesis: EpochRecord, known: Sequence[CertifiedRecord], admin: Ed25519Signer, directory: Path
+) -> Left:
     """Take a backup of every member that answers, keep the one that goes furthest.
 
     Raises NotTakenError, also when a quorum answers.
@@ -93,7 +97,7 @@ async def _survivors(genesis: EpochRecord, admin: Ed25519Signer, directory: Path
     best: taking.Taken | None = None
     said, present = [], []
     async with aiohttp.ClientSession() as http:
-        chain = await follow(http, genesis)
+        chain = await follow(http, genesis, known)
         for member in chain.current.members:
             path = directory / f"{member.name}{taking.SUFFIX}"
             try:
