@@ -18,7 +18,13 @@ from dwcp.wire.peer import MAX_FRAME_BYTES, PeerMessage, encode_message
 from dwcp.wire.records import Member
 from dwcp_replica.core.modes.meter import TcpSample
 from dwcp_replica.net.counters import PeerCounters
-from dwcp_replica.net.hello import HELLO_BYTES_MAX, HELLO_TIMEOUT_S, PEER_PATH, answer
+from dwcp_replica.net.hello import (
+    HELLO_BYTES_MAX,
+    HELLO_TIMEOUT_S,
+    PEER_PATH,
+    HelloError,
+    answer,
+)
 from dwcp_replica.net.queue import FrameQueue
 from dwcp_replica.net.roster import Roster
 from dwcp_replica.net.tcp_info import HasOptions, sample
@@ -184,6 +190,7 @@ class PeerLink:
                         max_msg_size=HELLO_BYTES_MAX,
                     )
                     if reason := await self._greet(ws):
+                        await ws.close()
                         return reason
                 return await self._serve(ws)
         except aiohttp.ServerFingerprintMismatch:
@@ -202,6 +209,8 @@ class PeerLink:
             await ws.send_bytes(hello)
         except (msgspec.DecodeError, RecursionError):
             return "hello-malformed"
+        except HelloError as unlike:
+            return unlike.reason
         return None
 
     async def _serve(self, ws: ClientWebSocketResponse) -> str:

@@ -22,7 +22,6 @@ from dwcp_replica.net.hello import (
     HELLO_TIMEOUT_S,
     NONCE_BYTES,
     PEER_PATH,
-    Challenge,
     HelloError,
     check,
 )
@@ -113,7 +112,7 @@ class PeerServer:
         await self._make_room()
         self._strangers.append(ws)
         try:
-            member = await self._greet(ws)
+            member, version = await self._greet(ws)
         except HelloError as refused:
             self._counters.frame_refused(refused.reason)
             self._report(refused.reason, request.remote)
@@ -122,7 +121,7 @@ class PeerServer:
         finally:
             if ws in self._strangers:
                 self._strangers.remove(ws)
-        await self._serve(member, ws)
+        await self._serve(member, ws, version)
         return ws
 
     async def _make_room(self) -> None:
@@ -139,10 +138,10 @@ class PeerServer:
             self._reported_s[reason] = now_s
             _log.warning("peer-refused", extra={"reason": reason, "from": remote})
 
-    async def _greet(self, ws: web.WebSocketResponse) -> int:
+    async def _greet(self, ws: web.WebSocketResponse) -> tuple[int, int]:
         nonce = secrets.token_bytes(NONCE_BYTES)
         try:
-            await ws.send_bytes(msgspec.msgpack.encode(Challenge(nonce)))
+            await ws.send_bytes(self._roster.local.challenge(nonce))
             message = await ws.receive(timeout=HELLO_TIMEOUT_S)
         except TimeoutError:
             raise HelloError("hello-timeout") from None
@@ -153,11 +152,11 @@ class PeerServer:
         roster = self._roster
         return check(roster.local, roster.number_of, self._verifier, nonce, message.data)
 
-    async def _serve(self, member: int, ws: web.WebSocketResponse) -> None:
+    async def _serve(self, member: int, ws: web.WebSocketResponse, version: int) -> None:
         older = self._sockets.get(member)
         self._sockets[member] = ws
         name = self._roster.name(member)
-        _log.info("peer-accepted", extra={"peer": name})
+        _log.info("peer-accepted", extra={"peer": name, "wire": version})
         self._met(member)
         if older is not None:
             await older.close(code=WSCloseCode.GOING_AWAY, message=b"replaced")

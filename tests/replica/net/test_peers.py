@@ -10,10 +10,20 @@ import aiohttp
 import msgspec
 import pytest
 
-from dwcp.identity import Ed25519Signer
+from dwcp.identity import Ed25519Signer, Ed25519Verifier
 from dwcp.wire.peer import MAX_FRAME_BYTES, Bodies, Status, encode_message
 from dwcp_replica.net import dialer as dialing
-from dwcp_replica.net.hello import PEER_PATH, Challenge, Hello, LocalMember, answer
+from dwcp_replica.net.hello import (
+    PEER_PATH,
+    SPOKEN,
+    Challenge,
+    Hello,
+    HelloError,
+    LocalMember,
+    Versions,
+    answer,
+    check,
+)
 from dwcp_replica.net.roster import Roster
 from dwcp_replica.net.tls import client_context
 from replica.net.cluster import Dialing, Keys, Listener, make_keys, make_record
@@ -36,10 +46,12 @@ class Pair:
         self.server = self.local(0)
         self.client = self.local(1)
 
-    def local(self, member: int, signer: Ed25519Signer | None = None) -> Roster:
+    def local(
+        self, member: int, signer: Ed25519Signer | None = None, wire: Versions = SPOKEN
+    ) -> Roster:
         keys = self.keys[member]
         signer = signer or keys.signer
-        local = LocalMember(self.record.hash(), self.record.epoch, signer, keys.fingerprint)
+        local = LocalMember(self.record.hash(), self.record.epoch, signer, keys.fingerprint, wire)
         return Roster(local, self.record)
 
     def hello(self, challenge: bytes) -> bytes:
@@ -197,6 +209,54 @@ def test_a_wrong_hello_is_counted_and_closed(pair: Pair, frame: object, reason: 
             assert not listener.server.connected(1)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("newer", ["dialer", "listener"])
+def test_a_newer_member_speaks_the_older_version_to_an_older_one(
+    pair: Pair, newer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A roll replaces members one by one: whoever is new still knows what the others speak."""
+    both = Versions(oldest=1, newest=2)
+    if newer == "dialer":
+        pair.client = pair.local(1, wire=both)
+    else:
+        pair.server = pair.local(0, wire=both)
+
+    async def run() -> None:
+        async with pair.listener() as listener, Dialing(pair.client) as dialer:
+            dialer.dialer.send(0, STATUS)
+            await until(lambda: listener.received == [(1, STATUS)], what="the frame")
+
+    with caplog.at_level("INFO"):
+        asyncio.run(run())
+    assert [r.wire for r in caplog.records if r.message == "peer-accepted"] == [1]  # type: ignore[attr-defined]
+
+
+def test_a_member_that_knows_only_later_versions_is_refused_and_counted(pair: Pair) -> None:
+    later = pair.local(1, wire=Versions(oldest=2, newest=3))
+
+    async def run() -> None:
+        async with pair.listener() as listener, Dialing(later) as dialer:
+            await until(lambda: dialer.seen.failed["hello-version"] >= 1, what="the dialer told")
+            assert not listener.server.connected(1)
+
+    asyncio.run(run())
+    hello = msgspec.msgpack.decode(_stale_hello(pair), type=Hello)
+    frame = msgspec.msgpack.encode(msgspec.structs.replace(hello, oldest=2, newest=3))
+    server = pair.server
+    with pytest.raises(HelloError, match="hello-version"):
+        check(server.local, server.number_of, Ed25519Verifier(), bytes(32), frame)
+
+
+def test_of_versions_the_newest_that_both_speak_is_taken() -> None:
+    frame = Challenge(bytes(32), 2, 5)
+    assert Versions(1, 3).common(frame) == 3
+    assert Versions(4, 9).common(frame) == 5
+    for other in (Versions(1, 1), Versions(6, 7)):
+        with pytest.raises(HelloError, match="hello-version"):
+            other.common(frame)
+    today = {"nonce": bytes(32)}
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(Challenge(bytes(32)))) == today
 
 
 def test_frames_that_do_not_decode_are_dropped_and_larger_ones_close(pair: Pair) -> None:
