@@ -19,6 +19,7 @@ from dwcp_operator.plan import (
     CreateVolume,
     DeliverGenesis,
     Desired,
+    DropBackup,
     EnsureKeys,
     GenesisHeld,
     GenesisSeen,
@@ -29,6 +30,8 @@ from dwcp_operator.plan import (
     ReportForeignVolume,
     ReportLostVolume,
     ReportStopped,
+    ServeBackup,
+    Source,
     StartMember,
     Step,
     Volume,
@@ -36,6 +39,7 @@ from dwcp_operator.plan import (
     WaitReason,
     plan,
 )
+from dwcp_operator.plan.planner import SERVE_AGAIN_MS
 
 GENESIS = b"g" * 32
 OTHER = b"o" * 32
@@ -73,6 +77,7 @@ class Member:
     genesis: str = ""  # "", "partial" or "complete", on the volume
     running: bool = False
     shown: bool = False  # has answered since its start
+    state: bool = False  # holds the backup's state, where there is one
 
 
 SHOWN = Member(volume=True, key=True, running=True, shown=True)
@@ -86,6 +91,12 @@ class World:
     published: bool = False
     members: tuple[Member, ...] = (Member(),) * 4
     faults: int = 2
+    restores: bool = False
+    source: Source = Source.ABSENT
+
+    @property
+    def desired(self) -> Desired:
+        return replace(DESIRED, restore=self.restores)
 
     def with_member(self, i: int, **changes: object) -> World:
         members = list(self.members)
@@ -103,6 +114,7 @@ class World:
             )
         return Observed(
             keys=self.keys,
+            source=self.source,
             genesis=held,
             members=tuple(self._member(i) for i in range(len(self.members))),
         )
@@ -110,11 +122,12 @@ class World:
     def _member(self, i: int) -> MemberObserved:
         m, name = self.members[i], NAMES[i]
         seen = m.running and m.shown
-        ready = seen and m.genesis == "complete"
+        ready = seen and m.genesis == "complete" and (m.state or not self.restores)
         return MemberObserved(
             name=name,
             volume=Volume.PRESENT if m.volume else Volume.ABSENT,
             running=m.running,
+            unready_for_ms=0 if ready else SERVE_AGAIN_MS,
             identity=key_of(name) if seen else None,
             genesis=GenesisSeen(GENESIS, m.genesis == "complete") if seen and m.genesis else None,
             report=report_of(name) if ready else None,
@@ -138,6 +151,7 @@ class World:
                 assert not self.made, "a second genesis"
                 assert not any(m.genesis for m in self.members), "a second genesis"
                 assert all(m.key for m in self.members)
+                assert not self.restores or self.source is Source.SERVING, "nothing to begin from"
                 return replace(self, made=True)
             case DeliverGenesis(name):
                 return self._deliver(NAMES.index(name))
@@ -148,6 +162,12 @@ class World:
                 assert genesis == GENESIS
                 signed = frozenset(i for i, m in enumerate(self.members) if m.genesis)
                 return replace(self, made=True, signed=signed)
+            case ServeBackup():
+                assert self.source is Source.ABSENT
+                return replace(self, source=Source.STARTING)
+            case DropBackup():
+                assert all(m.state for m in self.members), "a member has not taken its state"
+                return replace(self, source=Source.ABSENT)
             case WaitFor():
                 return self
         raise AssertionError(f"unexpected {step}")
@@ -160,15 +180,27 @@ class World:
         return world.with_member(i, genesis="complete" if complete else "partial")
 
     def answers(self) -> World:
-        """Time passes: every started process answers."""
-        members = tuple(replace(m, shown=m.running) for m in self.members)
-        return replace(self, members=members)
+        """Time passes: every started process answers, and takes the state that it finds."""
+        source = Source.ABSENT if self.source is Source.ABSENT else Source.SERVING
+        held = source is Source.SERVING or any(m.state for m in self.members)
+        members = tuple(
+            replace(m, shown=m.running, state=m.state or (held and m.genesis == "complete"))
+            if m.running
+            else m
+            for m in self.members
+        )
+        return replace(self, members=members, source=source)
 
     def slow_answers(self) -> Iterator[World]:
-        """One process answers, the others are slow."""
+        """One process answers or takes its state, the others are slow."""
+        if self.source is Source.STARTING:
+            yield replace(self, source=Source.SERVING)
+        held = self.source is Source.SERVING or any(m.state for m in self.members)
         for i, m in enumerate(self.members):
             if m.running and not m.shown:
                 yield self.with_member(i, shown=True)
+            elif m.running and held and m.genesis == "complete" and not m.state:
+                yield self.with_member(i, state=True)
 
     def disturbed(self) -> Iterator[World]:
         """Every fault that may happen now: a death, or the loss of what the operator kept."""
@@ -179,24 +211,26 @@ class World:
                     yield once.with_member(i, running=False, shown=False)
             if self.made and any(m.genesis for m in self.members):
                 yield replace(once, made=False, signed=frozenset(), published=False)
+            if self.source is not Source.ABSENT:
+                yield replace(once, source=Source.ABSENT)
 
 
 def cuts(world: World) -> Iterator[World]:
     """The world after each prefix of the plan."""
-    for step in plan(DESIRED, world.observe()):
+    for step in plan(world.desired, world.observe()):
         world = world.act(step)
         yield world
 
 
 def settle(world: World) -> World:
     for _ in range(12):
-        steps = plan(DESIRED, world.observe())
+        steps = plan(world.desired, world.observe())
         if not steps:
             return world
         for step in steps:
             world = world.act(step)
         world = world.answers()
-    raise AssertionError(f"not settled: {plan(DESIRED, world.observe())}")
+    raise AssertionError(f"not settled: {plan(world.desired, world.observe())}")
 
 
 def reachable(start: World) -> set[World]:
@@ -217,6 +251,18 @@ def test_every_prefix_of_every_plan_reaches_the_goal() -> None:
         end = settle(world)
         assert end.published
         assert all(m.running and m.genesis == "complete" for m in end.members)
+
+
+def test_every_prefix_of_every_restore_reaches_the_goal() -> None:
+    """Whoever serves the backup may go away too; it is served until all have taken its state."""
+    begun = World(keys=True, members=(SHOWN,) * 4, faults=1, restores=True)
+    states = reachable(begun)
+    assert len(states) > 100, "the walk saw too little"
+    for world in states:
+        end = settle(world)
+        assert end.published
+        assert end.source is Source.ABSENT
+        assert all(m.running and m.state for m in end.members)
 
 
 def test_steps_of_a_quiet_beginning() -> None:
