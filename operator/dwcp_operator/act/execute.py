@@ -23,8 +23,8 @@ from dwcp_operator.build.pod import PodSettings, mounts_token, pod
 from dwcp_operator.conditions import Situation
 from dwcp_operator.granting import AccessError
 from dwcp_operator.local.probe import DeliveryRefusedError, ProbeError
-from dwcp_operator.plan.quorum import quorum
 from dwcp_operator.plan.change import wanted_change
+from dwcp_operator.plan.quorum import quorum
 from dwcp_operator.plan.steps import (
     AdoptGenesis,
     AnnounceMembers,

@@ -34,8 +34,8 @@ from dwcp_operator.act.writer import Writer
 from dwcp_operator.agreed import AgreedSettings
 from dwcp_operator.build.names import Object
 from dwcp_operator.conditions import Situation, situation
-from dwcp_operator.late import failing_since, with_failing
 from dwcp_operator.granting import administrator
+from dwcp_operator.late import failing_since, with_failing
 from dwcp_operator.plan.change import wanted_change
 from dwcp_operator.plan.planner import plan
 from dwcp_operator.plan.quorum import quorum

@@ -13,7 +13,8 @@ from dwcp.wire.operations import Failure
 from dwcp.wire.records import EpochRecord
 from dwcp_replica.store.frontiers import FrontierTable
 from dwcp_replica.store.modes import ModeBook
-from dwcp_replica.store.refusals import Refusal, RefusalReason
+from dwcp_replica.store.refusals import Refusal
+from dwcp_replica.store.sessions import RefusalReason
 
 
 class MemberDesk:

@@ -58,8 +58,8 @@ async def test_a_status_says_where_the_replica_stands(tmp_path: Path) -> None:
                 "phase": "Running", "reason": None, "ready": True, "mode": "Internet",
                 "protocol": "pbft", "epoch": 0, "view": 1, "active": True, "primary": "test-0",
                 "role": "backup" if number else "primary", "finalIndex": 12, "appliedIndex": 12,
-                "lastIndex": 12, "revision": 12, "checkpointSeq": 10, "pendingRequests": 0, "mute": None,
-                "evidence": [],
+                "lastIndex": 12, "revision": 12, "checkpointSeq": 10, "pendingRequests": 0,
+                "mute": None, "evidence": [],
             }  # fmt: skip
             assert {key: status[key] for key in expected} == expected
             assert len(bytes.fromhex(status["stableState"])) == 32
@@ -80,8 +80,8 @@ async def test_the_metrics_of_the_brief_are_there(tmp_path: Path) -> None:
             "dwcp_view": 1, "dwcp_view_active": 1, "dwcp_replica_count": 4, "dwcp_epoch": 0,
             "dwcp_byzantine_tolerance": 1, "dwcp_executed_requests_total": 2,
             "dwcp_pending_requests": 0, "dwcp_final_index": 2, "dwcp_applied_index": 2,
-            "dwcp_stable_checkpoint": 0, "dwcp_checkpoint_seq": 0, "dwcp_pre_prepare_log_size": 2, "dwcp_ready": 1,
-            "dwcp_muted": 0, "dwcp_disk_full": 0, "dwcp_store_revision": 2,
+            "dwcp_stable_checkpoint": 0, "dwcp_checkpoint_seq": 0,
+            "dwcp_pre_prepare_log_size": 2, "dwcp_ready": 1, "dwcp_muted": 0, "dwcp_disk_full": 0, "dwcp_store_revision": 2,
             "dwcp_peers_connected": 3, "dwcp_state_diverged": 0, "dwcp_healthy": 1,
             'dwcp_v3_mode_latency_seconds_count{mode="Internet"}': 2,
             'dwcp_v3_component_operations_total{component="consensus"}': 2,
