@@ -28,8 +28,9 @@ from dwcp import errors
 from dwcp.calls import Calls, as_bytes
 from dwcp.connection import Connection, Incoming, client_hello
 from dwcp.directory import checked, read_directory
+from dwcp.doc import Doc
 from dwcp.dochooks import Hooks
-from dwcp.documents import Doc, Documents
+from dwcp.documents import Documents
 from dwcp.flight import Output
 from dwcp.following import records_of
 from dwcp.identity import Ed25519Signer, Ed25519Verifier

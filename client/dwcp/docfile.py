@@ -133,20 +133,26 @@ class DocumentFile:
             db.executemany("INSERT INTO operations(name, operation, crc) VALUES (?, ?, ?)", rows)
             db.executemany("INSERT OR IGNORE INTO waiting VALUES (?)", [(h,) for h in waiting])
 
-    def replace(self, document: Document) -> None:
-        """Put a document as it is in place of its rows: after it was collected, or evicted from."""
-        dump = msgspec.msgpack.decode(document.dump(), type=Dump)
+    def replace(
+        self, dump: Dump, waiting: Iterable[bytes] = (), gone: Iterable[bytes] = ()
+    ) -> None:
+        """Put a document in place of its rows: after it was collected, or evicted from.
+
+        The outbox loses those that are gone, and has these too.
+        """
         evicted = msgspec.msgpack.encode(dump.evicted)
         crc = zlib.crc32((dump.image or b"") + evicted)
         with self._transaction() as db:
-            db.execute("DELETE FROM operations WHERE name = ?", (document.name,))
-            row = (document.name, dump.image, evicted, crc)
+            db.execute("DELETE FROM operations WHERE name = ?", (dump.name,))
+            db.executemany("DELETE FROM waiting WHERE hash = ?", [(h,) for h in gone])
+            db.executemany("INSERT OR IGNORE INTO waiting VALUES (?)", [(h,) for h in waiting])
+            row = (dump.name, dump.image, evicted, crc)
             db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", row)
             for operation in dump.operations:
                 data = msgspec.msgpack.encode(operation)
                 db.execute(
                     "INSERT INTO operations(name, operation, crc) VALUES (?, ?, ?)",
-                    (document.name, data, zlib.crc32(data)),
+                    (dump.name, data, zlib.crc32(data)),
                 )
 
     def safe(self, hashes: Iterable[bytes]) -> None:

@@ -18,42 +18,38 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from dwcp import errors
 from dwcp.connection import Connection
 from dwcp.crdt import (
-    Conflict,
     Document,
     Operation,
     Outbox,
     Resolutions,
     Rules,
     Store,
-    Transaction,
     Voters,
-    conflict_at,
-    conflicts,
-    settle,
-    show,
     sync,
 )
 from dwcp.crdt.authors import EpochAuthors
 from dwcp.crdt.talks import Talks
-from dwcp.crdt.values import Value
+from dwcp.doc import FOLLOW_MS, Doc
 from dwcp.docfile import DocumentFile
+from dwcp.docfrontier import FrontierFollower
 from dwcp.dochistory import told
 from dwcp.dochooks import Hooks
+from dwcp.imagefetch import ImageFetcher
 from dwcp.strategies import Followed
-from dwcp.wire.documents import Kind, Receipt, SyncMessage, encode_document
+from dwcp.wire.documents import Receipt, SyncMessage, encode_document
 from dwcp.wire.gossip import (
     CLAIMS_MAX,
     Claim,
     Denied,
+    ImagePart,
     Open,
     ReplicaGossip,
     Taken,
@@ -68,131 +64,11 @@ TICK_S: Final = 0.1
 CLAIM_AGAIN_TICKS: Final = 10
 FOLLOW_S: Final = 60.0
 """Between two looks at which strategies are agreed."""
-FOLLOW_MS: Final = 2_000
+FOLLOW_AGAIN_S: Final = 2.0
+STRANDED_TICKS: Final = 30
+"""An edit that is local for so long may have been made below a frontier: look."""
 LOG_DEADLINE_MS: Final = 1_000
 """An edit that the log did not take by then is gossiped; it may come by both ways."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A version of a document: the hashes that name it, and its view."""
-
-    heads: tuple[bytes, ...]
-    view: Value
-
-
-class Doc:
-    """One document of a client. Belongs to the client's event loop."""
-
-    def __init__(self, owner: Documents, name: str) -> None:
-        self.name = name
-        self._owner = owner
-
-    @property
-    def document(self) -> Document:
-        """The replica itself; change it by `edit` only."""
-        return self._owner.store.document(self.name)
-
-    @property
-    def heads(self) -> list[bytes]:
-        """Hashes of the operations that none follows: they name the version."""
-        return self.document.heads
-
-    @property
-    def status(self) -> Literal["local", "safe"]:
-        """local while an edit of this client waits for f+1 receipts."""
-        return "local" if self._owner.outbox(self.name).unsafe() else "safe"
-
-    def view(self) -> Value:
-        """The document as JSON, conflicts shown by this client's strategies."""
-        return show(self.document, self._owner.resolutions, self._owner.now_ms())
-
-    def get(self, path: str | tuple[str, ...], kind: Kind) -> Value:
-        """The JSON view of one object, or None when it is not there."""
-        return self.document.get(path, kind)
-
-    def conflicts(self) -> list[Conflict]:
-        """Registers that hold concurrent values."""
-        return list(conflicts(self.document))
-
-    def strategy(self, path: tuple[str, ...]) -> str:
-        """The name of the strategy that shows a conflict at a path."""
-        return self._owner.resolutions.strategies.of(self.name, path).name
-
-    @contextmanager
-    def edit(self) -> Iterator[Transaction]:
-        """Edit at once and offline; at the end all edits are one signed operation, kept and sent.
-
-        Raises dwcp.crdt.Refused when this client may not write, OutboxFull, DocumentFileError.
-        """
-        self._owner.may_edit(self.name)
-        document = self.document
-        before = len(document.graph)
-        with document.edit(self._owner.signer, self._owner.epoch) as transaction:
-            yield transaction
-        made = range(before, len(document.graph))
-        self._owner.made(self.name, list(document.operations(made)))
-
-    def settle(self, path: tuple[str, ...], value: Value) -> None:
-        """Decide a conflict: write a value over all its values. Raises LookupError without one."""
-        conflict = conflict_at(self.document, path)
-        if conflict is None:
-            raise LookupError(f"there is no conflict at {'/'.join(path)}")
-        with self.edit() as edit:
-            settle(edit, conflict, value)
-
-    async def follow_strategies(self, timeout_ms: int = FOLLOW_MS) -> bool:
-        """Show conflicts as is agreed now; False when that was not to be learned in time.
-
-        It also happens by itself, now and then.
-        """
-        return await self._owner.followed.follow(timeout_ms)
-
-    async def told(self) -> dict[str, Any]:
-        """What one member tells of this document's conflicts: waiting, history, strategies."""
-        return await self._owner.told(self.name)
-
-    async def synced(self, timeout_ms: int = 15_000) -> None:
-        """Wait until f+1 members show the same version. Raises errors.TimedOut."""
-        await self._until(self._is_synced, timeout_ms, "members show the same version")
-
-    async def safe(self, timeout_ms: int = 15_000) -> None:
-        """Wait until f+1 members hold every edit of this client. Raises errors.TimedOut."""
-        await self._until(lambda: self.status == "safe", timeout_ms, "members hold every edit")
-
-    async def changes(self) -> AsyncIterator[Change]:
-        """The version that is here, and every later one; several may come as one."""
-        event = self._owner.listen(self.name)
-        seen: tuple[bytes, ...] | None = None
-        try:
-            while True:
-                event.clear()
-                heads = tuple(self.heads)
-                if heads != seen:
-                    seen = heads
-                    yield Change(heads, self.view())
-                else:
-                    await event.wait()
-        finally:
-            self._owner.unlisten(self.name, event)
-
-    def _is_synced(self) -> bool:
-        return self._owner.level(self.name) > self._owner.f
-
-    async def _until(self, holds: Callable[[], bool], timeout_ms: int, what: str) -> None:
-        event = self._owner.listen(self.name)
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                while not holds():
-                    event.clear()
-                    await event.wait()
-        except TimeoutError:
-            raise errors.TimedOut(
-                f"not within {timeout_ms / 1000:g} s: {self._owner.f + 1} {what} "
-                f"({self._owner.standing()}). What was edited is kept and sent again"
-            ) from None
-        finally:
-            self._owner.unlisten(self.name, event)
 
 
 class Documents:
@@ -203,6 +79,9 @@ class Documents:
         self.signer = hooks.signer
         self.resolutions = Resolutions()
         self.followed = Followed(self.resolutions, hooks)
+        self._fetcher = ImageFetcher(lambda member, ask: self._send(member, encode_gossip(ask)))
+        self.frontiers = FrontierFollower(self, hooks, self._fetcher, lambda: self.epoch)
+        self._look = asyncio.Event()
         self.denied: Counter[str] = Counter()
         self.by_log = self.by_gossip = 0
         """Operations that the log confirmed; edits that it did not, and that were gossiped."""
@@ -234,6 +113,7 @@ class Documents:
                 self._hooks.start(self._run(), "dwcp-documents")
                 self._hooks.start(self._follow_forever(), "dwcp-document-strategies")
             self.grow()
+            self._look.set()
             for member, connection in self._connections.items():
                 if connection.up:
                     self._introduce(member, name)
@@ -324,6 +204,26 @@ class Documents:
         else:
             self._gossip(name)
 
+    def reached(self) -> list[int]:
+        """The members that are connected."""
+        return [member for member, connection in self._connections.items() if connection.up]
+
+    def rewritten(
+        self, document: Document, gone: Sequence[Operation], made: list[Operation]
+    ) -> None:
+        """A document was collected: keep it so, and send what was made again."""
+        name, outbox = document.name, self.outbox(document.name)
+        lost = [operation.hash() for operation in gone]
+        self._unsaved = [item for item in self._unsaved if item[0] != name]
+        if self._file is not None:
+            self._file.replace(document.parts(), [one.hash() for one in made], lost)
+        for one in lost:
+            outbox.drop(one)
+        for operation in made:
+            outbox.add(operation)
+        self._changed(name)
+        self._gossip(name)
+
     def listen(self, name: str) -> asyncio.Event:
         """An event that is set whenever something becomes of the document."""
         event = asyncio.Event()
@@ -339,7 +239,13 @@ class Documents:
     async def _follow_forever(self) -> None:
         while True:
             await self.followed.follow(FOLLOW_MS)
-            await asyncio.sleep(FOLLOW_S)
+            self._look.clear()
+            level = True
+            for name in list(self._open):
+                level &= await self.frontiers.follow(name, FOLLOW_MS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_S if level else FOLLOW_AGAIN_S):
+                    await self._look.wait()
 
     def _connection(self, number: int, peer: Member) -> Connection[ReplicaGossip]:
         hooks, http = self._hooks, self._hooks.http()
@@ -406,6 +312,11 @@ class Documents:
             self._introduce(member, name)
             self._claim(name)
 
+    def _send(self, member: int, frame: bytes) -> None:
+        connection = self._connections.get(member)
+        if connection is not None and connection.up:
+            connection.send(frame)
+
     def _introduce(self, member: int, name: str) -> None:
         self._connections[member].send(encode_gossip(Open(name)))
         self.talks.begin(member, name, self.now_ms())
@@ -418,6 +329,8 @@ class Documents:
                 self.talks.taken(member, message)
             case Receipt():
                 self._on_receipt(message)
+            case ImagePart():
+                self._fetcher.take(member, message)
             case Denied(_, reason, _):
                 self.denied[reason] += 1
 
@@ -474,6 +387,8 @@ class Documents:
             if self._ticks % CLAIM_AGAIN_TICKS == 0:
                 for name, outbox in self._outboxes.items():
                     if outbox.unsafe():
+                        if self._ticks % STRANDED_TICKS == 0:
+                            self._look.set()
                         self._claim(name) if self._logging[name] else self._gossip(name)
             if self._unsaved and self._file is not None:
                 batch, self._unsaved = self._unsaved, []

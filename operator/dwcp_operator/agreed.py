@@ -21,7 +21,7 @@ TIMEOUT_MS: Final = 5_000
 
 
 class AgreedSettings:
-    """What holds for documents of one cluster; `want` never waits, `close` ends what is under way."""
+    """What holds for documents of one cluster. `want` never waits; `close` it at the end."""
 
     def __init__(self, connect: Callable[[], Client], tell: Callable[[str], None]) -> None:
         """`connect` makes a client with an administrator's rights; raises BadCluster, OSError."""

@@ -49,7 +49,7 @@ def test_a_collected_document_is_there_again(tmp_path: Path) -> None:
     file.append([("notes", write(notes, f"{number} ")) for number in range(20)])
     notes.collect(notes.heads)
     notes.evict(signers(4)[3].public_key, notes.heads)
-    file.replace(notes)
+    file.replace(notes.parts())
     file.append([("notes", write(notes, "after "))])
     file.close()
     file = DocumentFile(tmp_path / "documents.db")

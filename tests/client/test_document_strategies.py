@@ -12,7 +12,7 @@ import pytest
 
 from client.test_documents import Cluster, cluster
 from dwcp.client import Client
-from dwcp.documents import Doc
+from dwcp.doc import Doc
 from dwcp.wire.gossip import sign_read_token
 from dwcp.wire.strategies import DocumentSettings, StrategyRule
 from dwcp_operator.agreed import AgreedSettings

@@ -14,7 +14,7 @@ import pytest
 
 from dwcp import errors
 from dwcp.client import Client
-from dwcp.documents import Doc
+from dwcp.doc import Doc
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.gossip import sign_read_token
 from dwcp.wire.records import EpochRecord, Protocol, scope_of

@@ -20,8 +20,8 @@ from dwcp.cli.data import EXIT_NO_CLUSTER, EXIT_REFUSED
 from dwcp.client import Client
 from dwcp.crdt import BadEdit, BadValue, OutboxFull, Refused, Transaction
 from dwcp.directory import read_directory
+from dwcp.doc import Doc
 from dwcp.docfile import DocumentFileBusy, DocumentFileError
-from dwcp.documents import Doc
 from dwcp.wire.gossip import sign_read_token
 
 EXIT_LOCAL: Final = 6

@@ -444,9 +444,12 @@ class Document:
 
     def dump(self) -> bytes:
         """The document as bytes, held operations included: for its owner's disk."""
+        return msgspec.msgpack.encode(self.parts())
+
+    def parts(self) -> Dump:
+        """The same, not yet as bytes."""
         operations, held = tuple(self._operations), tuple(self.held)
-        dump = Dump(self.name, self._image, operations, held, tuple(self._evicted))
-        return msgspec.msgpack.encode(dump)
+        return Dump(self.name, self._image, operations, held, tuple(self._evicted))
 
     @classmethod
     def restore(cls, data: bytes, rules: Rules) -> Document:
@@ -474,4 +477,6 @@ class Document:
         else:
             self.graph, self._state = decode_image(self._image)
         for operation in again:
-            self._apply(operation.hash(), operation, decode_operation_body(operation.body))
+            name = operation.hash()
+            if name not in self.graph:  # a file may hold it twice, or below its image
+                self._apply(name, operation, decode_operation_body(operation.body))

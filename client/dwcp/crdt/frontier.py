@@ -55,3 +55,31 @@ def follows(graph: Graph, parents: Collection[int]) -> bool:
     Every operation above the floor does; so one such parent is enough.
     """
     return any(parent >= graph.floor for parent in parents) or set(graph.frontier) <= set(parents)
+
+
+def candidate(graph: Graph, count: int) -> list[int]:
+    """The newest frontier among the first `count` operations that would strand none of ours.
+
+    That is all heads when nothing came since, else one operation that all before it lead to and
+    all after it follow. Empty when there is none above the last frontier.
+    """
+    if count >= len(graph):
+        return sorted(graph.heads) if len(graph) > graph.floor else []
+    heads = set(graph.frontier)
+    alone: set[int] = set()
+    for number in range(graph.floor, count):
+        heads.difference_update(graph.parents[number])
+        heads.add(number)
+        if len(heads) == 1:
+            alone.add(number)
+    lowest = len(graph)
+    for number in range(len(graph) - 1, graph.floor - 1, -1):
+        if number in alone and lowest >= number:
+            return [number]
+        lowest = min(lowest, max(graph.parents[number], default=-1))
+    return []
+
+
+def strands(graph: Graph, frontier: Collection[int]) -> bool:
+    """True when this frontier would strand an operation that is here."""
+    return bool(divide(graph, frontier).stranded)

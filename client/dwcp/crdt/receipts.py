@@ -70,6 +70,10 @@ class Outbox:
         self.room()
         self._waiting.setdefault(operation.hash(), _Waiting(operation))
 
+    def drop(self, operation: bytes) -> None:
+        """This operation is no more: it was made again as another."""
+        self._waiting.pop(operation, None)
+
     def room(self) -> None:
         """Raises OutboxFull when too much waits already."""
         if len(self._waiting) >= OUTBOX_MAX:

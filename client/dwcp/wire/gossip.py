@@ -38,6 +38,8 @@ PARTS: Final = 64
 """Documents are divided into so many parts, by the first byte of the hash of their names."""
 VERSIONS_MAX: Final = 2048
 CLAIMS_MAX: Final = 1024
+IMAGE_PART_BYTES: Final = 262_144
+IMAGE_BYTES_MAX: Final = 268_435_456
 
 AnyName = Annotated[str, Meta(max_length=256)]
 Part = Annotated[int, Meta(ge=0, lt=PARTS)]
@@ -86,6 +88,24 @@ class Claim(Struct, frozen=True, array_like=True, tag="doc-claim"):
     operations: Annotated[tuple[Hash, ...], Meta(max_length=CLAIMS_MAX)]
 
 
+class ImageAsk(Struct, frozen=True, array_like=True, tag="doc-image-ask"):
+    """Whoever lacks what was collected asks for the agreed image, one part after the other."""
+
+    document: DocumentName
+    image: Hash
+    offset: Annotated[int, Meta(ge=0, le=IMAGE_BYTES_MAX)]
+
+
+class ImagePart(Struct, frozen=True, array_like=True, tag="doc-image"):
+    """A part of an image from `offset` on; `total` bytes are all of it, 0: it is not here."""
+
+    document: DocumentName
+    image: Hash
+    offset: Annotated[int, Meta(ge=0, le=IMAGE_BYTES_MAX)]
+    total: Annotated[int, Meta(ge=0, le=IMAGE_BYTES_MAX)]
+    data: Annotated[bytes, Meta(max_length=IMAGE_PART_BYTES)]
+
+
 class Denied(Struct, frozen=True, array_like=True, tag="doc-denied"):
     """A replica's refusal: an enumerated word, and a sentence. It binds nobody."""
 
@@ -94,11 +114,11 @@ class Denied(Struct, frozen=True, array_like=True, tag="doc-denied"):
     message: Annotated[str, Meta(max_length=1024)]
 
 
-GossipMessage = Digests | Versions | Taken | SyncMessage
+GossipMessage = Digests | Versions | Taken | SyncMessage | ImageAsk | ImagePart
 """Between members."""
-ClientGossip = Open | SyncMessage | Taken | Claim
+ClientGossip = Open | SyncMessage | Taken | Claim | ImageAsk
 """From a client."""
-ReplicaGossip = SyncMessage | Taken | Receipt | Denied
+ReplicaGossip = SyncMessage | Taken | Receipt | Denied | ImagePart
 """To a client."""
 PeerFrame = Frame | GossipMessage
 """All that may come over a connection between members."""

@@ -32,6 +32,7 @@ from dwcp.wire.gossip import (
     Claim,
     ClientGossip,
     Denied,
+    ImageAsk,
     Open,
     ReplicaGossip,
     Taken,
@@ -239,7 +240,7 @@ class DocumentsHandler:
                     return self._deny(outlet, name, "too-many-documents", text)
                 opened.add(name)
                 return message
-            case Claim():
+            case Claim() | ImageAsk():
                 return message
             case SyncMessage():
                 if name not in opened:

@@ -266,6 +266,12 @@ class ReplicaMetrics:
         self.document_damage = self._counter(
             "document_damage", "Damaged rows of the documents' file, left out."
         )
+        self.document_collected = self._counter(
+            "document_collected", "Documents whose old edits were forgotten, each time."
+        )
+        self.document_stranded = self._counter(
+            "document_stranded", "Operations that an agreed frontier left no place for here."
+        )
         self.gossip_dropped = self._counter(
             "gossip_dropped", "Messages about documents dropped: too much of one peer waited."
         )

@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from dwcp.crdt import Operation, Store, document_of
+from dwcp.crdt.images import Images
 from dwcp.crdt.talks import Heard, Link, Talks
 from dwcp.wire.documents import SyncMessage
 from dwcp.wire.gossip import (
     Digests,
     GossipMessage,
+    ImageAsk,
+    ImagePart,
     Taken,
     Versions,
     encode_gossip,
@@ -46,9 +49,11 @@ class Gossip:
         self.store = store
         self.parts = Parts()
         self.talks = Talks(store, wake)
+        self.images = Images(store)
+        self.on_image: Callable[[Link, ImagePart], None] = lambda _link, _part: None
         self._draw = draw
         self._wake = wake
-        self._control: dict[Link, deque[Digests | Versions]] = {}
+        self._control: dict[Link, deque[Digests | Versions | ImageAsk | ImagePart]] = {}
         self._open: dict[str, OrderedDict[Link, None]] = {}
         self._next_round_ms = 0
         for document in store:
@@ -61,7 +66,7 @@ class Gossip:
         self.talks.add(link)
         self._control[link] = deque(maxlen=CONTROL_MAX)
         if link < CLIENTS:
-            self._tell(link, Digests(self.parts.digests()))
+            self.tell(link, Digests(self.parts.digests()))
 
     def disconnect(self, link: Link) -> None:
         """We can not send to it any more; a client's connection is gone for good."""
@@ -104,6 +109,10 @@ class Gossip:
                 self._compare_versions(link, message, now_ms)
             case Taken():
                 self.talks.taken(link, message)
+            case ImageAsk():
+                self._give(link, message)
+            case ImagePart():
+                self.on_image(link, message)
         return Heard("")
 
     def deliver(self, operation: Operation) -> Heard:
@@ -135,7 +144,7 @@ class Gossip:
             self._next_round_ms = now_ms + ROUND_MS
             digests = Digests(self.parts.digests())
             for link in self._chosen(self._members()):
-                self._tell(link, digests)
+                self.tell(link, digests)
 
     def say(self, link: Link, now_ms: int) -> bytes | None:
         """The next frame for a link; None when there is nothing."""
@@ -143,6 +152,14 @@ class Gossip:
         if control:
             return encode_gossip(control.popleft())
         return self.talks.say(link, now_ms)
+
+    def members(self) -> list[Link]:
+        """The members that are connected."""
+        return self._members()
+
+    def renewed(self, name: str) -> None:
+        """A document was collected, or stands on an image now."""
+        self.parts.note(self.store.document(name))
 
     def _changed(self, heard: Heard, source: Link | None) -> None:
         if not heard.applied:
@@ -163,11 +180,18 @@ class Gossip:
             pool.pop(self._draw(len(pool)))
         return pool
 
-    def _tell(self, link: Link, message: Digests | Versions) -> None:
+    def tell(self, link: Link, message: Digests | Versions | ImageAsk | ImagePart) -> None:
+        """Have this said to a link before anything else."""
         control = self._control.get(link)
         if control is not None:
             control.append(message)
             self._wake(link)
+
+    def _give(self, link: Link, ask: ImageAsk) -> None:
+        """Answer with a part of an image; one waits for a link at a time, whoever asks for more."""
+        control = self._control.get(link)
+        if control is not None and not any(isinstance(one, ImagePart) for one in control):
+            self.tell(link, self.images.part(ask))
 
     def _compare(self, link: Link, message: Digests) -> None:
         for part, (ours, theirs) in enumerate(
@@ -175,7 +199,7 @@ class Gossip:
         ):
             if ours != theirs:
                 for versions in self.parts.shown(part):
-                    self._tell(link, versions)
+                    self.tell(link, versions)
 
     def _compare_versions(self, link: Link, message: Versions, now_ms: int) -> None:
         theirs = {version.document: version.state for version in message.versions}

@@ -46,7 +46,7 @@ from dwcp.wire.documents import (
     decode_operation,
     operation_signing_bytes,
 )
-from dwcp.wire.gossip import Claim, ClientGossip, GossipMessage, Open, Taken
+from dwcp.wire.gossip import Claim, ClientGossip, GossipMessage, ImageAsk, Open, Taken
 from dwcp.wire.operations import DocumentRequest, PutRequest
 from dwcp.wire.records import EpochRecord, scope_of
 from dwcp.wire.signing import Signer
@@ -229,7 +229,7 @@ class DocumentRoom:
             case Claim(document, operations):
                 for operation in operations:
                     self._claim(link, document, operation)
-            case SyncMessage() | Taken():
+            case SyncMessage() | Taken() | ImageAsk():
                 self.receive(link, message, size_bytes)
 
     def _claim(self, link: Link, document: str, operation: bytes) -> None:
@@ -403,6 +403,23 @@ class DocumentRoom:
 
     def _save(self, batch: list[tuple[str, Operation]]) -> None:
         self._file.append(batch)
+
+    def waits_for_disk(self, document: Document) -> bool:
+        """True while something of a document is not durable here."""
+        return bool(self._pending) and any(name in document.graph for name in self._pending)
+
+    async def rewrite(self, document: Document) -> None:
+        """Put a document that was collected in place of its rows; durable on return."""
+        covered = [operation for name, operation in self._unsaved if name == document.name]
+        self._unsaved = deque(item for item in self._unsaved if item[0] != document.name)
+        self.gossip.renewed(document.name)
+        replace, loop = partial(self._file.replace, document.parts()), asyncio.get_running_loop()
+        await self._with_room(partial(loop.run_in_executor, self._disk, replace))
+        for operation in covered:
+            name = operation.hash()
+            if name not in document.graph:  # stranded: nobody is told that it is held
+                self._claims.pop(name, None)
+            self._saved(document.name, name)
 
     async def _with_room(self, write: Callable[[], asyncio.Future[None]]) -> None:
         full = False

@@ -40,6 +40,7 @@ from dwcp_replica.core.effects import (
     SourceLied,
     StateDiverged,
     SteppedDown,
+    Submit,
     TransferDone,
     TransferStarted,
     ViewChangeStarted,
@@ -53,6 +54,7 @@ from dwcp_replica.durable import (
 )
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node.admission import Admission
+from dwcp_replica.node.collecting import Collector
 from dwcp_replica.node.config import LOG_BYTES_MIN, Address
 from dwcp_replica.node.documents import DocumentRoom
 from dwcp_replica.node.engine import Engine
@@ -65,7 +67,7 @@ from dwcp_replica.node.recovered import Recovered
 from dwcp_replica.node.rekeying import key_refusal
 from dwcp_replica.node.saving import LogKeeper
 from dwcp_replica.node.signatures import Questions, SignatureGate
-from dwcp_replica.store import Outcome
+from dwcp_replica.store import KeyStore, Outcome
 
 VERIFY_THREADS: Final = 2
 HAND_OVER_S_MAX: Final = 2.0
@@ -132,6 +134,10 @@ class RunningReplica:
             path=directory.documents_path, genesis=genesis, records=records, me=self.me,
             signer=signer, verifier=found.verifier, gate=self._gate, metrics=metrics,
         )  # fmt: skip
+        self.collector = Collector(
+            self.documents, self._key_store, genesis.hash(), lambda: self.signer, self._submit,
+            metrics,
+        )  # fmt: skip
         keys = (signer, directory.certificate_fingerprint)
         self.mesh = Mesh(
             genesis.hash(), self.record, keys, found.verifier, self._receive, metrics,
@@ -140,7 +146,7 @@ class RunningReplica:
         self.mesh.know(found.core.peers)
         self.mesh.enter(signer, self.record)  # of all whom ended epochs named, who is a member
         self.documents.wakes(self.mesh.dialer)
-        self.documents.ask(lambda: None if store.target is not None else store.key_store)
+        self.documents.ask(self._key_store)
         self.modes = ModeKeeper(
             genesis,
             lambda: self.signer,
@@ -162,7 +168,17 @@ class RunningReplica:
         reading, watching = self.admission.reading, self.admission.watching
         tasks = [self.engine.run(), self._gate.run(), self.mesh.run()]
         tasks += [reading.run(), watching.run(), self._notice()]
-        return [*tasks, *self.modes.tasks(), self.documents.run(), self.pulse.watch()]
+        documents = (self.documents.run(), self.collector.run())
+        return [*tasks, *self.modes.tasks(), *documents, self.pulse.watch()]
+
+    def _key_store(self) -> KeyStore | None:
+        """Where documents find what is agreed; None while the state is being fetched."""
+        return None if self.store.target is not None else self.store.key_store
+
+    def _submit(self, envelope: Envelope) -> None:
+        """Put something of this member's own into the log, while it is a member."""
+        if self.me is not None:
+            self.engine.inbox.put(Submit(envelope))
 
     async def _notice(self) -> None:
         """Tell those who wait for events whenever something was executed."""

@@ -21,6 +21,13 @@ from dwcp_replica.store.undo import UndoRecords
 VOTES_MAX: Final = 64
 
 
+class Agreed(Struct, frozen=True, array_like=True):
+    """What a quorum has voted for."""
+
+    document: str
+    frontier: Frontier
+
+
 class Votes(Struct, frozen=True, array_like=True):
     """A member's votes, the newest last, and its last stamp."""
 
@@ -28,7 +35,7 @@ class Votes(Struct, frozen=True, array_like=True):
     votes: tuple[tuple[str, Frontier], ...]
 
 
-_decode_frontier = decoder(Frontier)
+_decode_agreed = decoder(Agreed)
 _decode_votes = decoder(Votes)
 
 
@@ -41,7 +48,12 @@ class FrontierTable:
     def agreed(self, document: str) -> Frontier | None:
         """The frontier below which a document's operations are forgotten."""
         data = self._records.get(_place(document))
-        return None if data is None else _decode_frontier(data)
+        return None if data is None else _decode_agreed(data).frontier
+
+    def all(self) -> list[tuple[str, Frontier]]:
+        """Every agreed frontier with its document."""
+        found = (_decode_agreed(data) for _, data in self._records.scan(FRONTIER, after(FRONTIER)))
+        return [(agreed.document, agreed.frontier) for agreed in found]
 
     def get(self, document: str) -> FrontierResponse:
         """The same as an answer."""
@@ -76,7 +88,8 @@ class FrontierTable:
         self._records.set(VOTES + member, encode(made))
         equal = sum((vote.document, vote.frontier) in one.votes for one in self.votes().values())
         if equal >= quorum(len(record.members), record.trust):
-            self._records.set(_place(vote.document), encode(vote.frontier))
+            agreed = Agreed(vote.document, vote.frontier)
+            self._records.set(_place(vote.document), encode(agreed))
         return FrontierVoted()
 
     def _forget_others(self, record: EpochRecord) -> None:
