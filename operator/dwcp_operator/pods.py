@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from dwcp_operator import rules
+from dwcp_operator.features import Features
 from dwcp_operator.fields import EMPTY, Label, Model, Quantity, Unique, refuse
 
 SITES_MAX: Final = 31
@@ -165,6 +166,8 @@ class PodTemplate(Model):
     """Compute resources of each member."""
     placement: Placement = Field(default_factory=Placement, json_schema_extra=EMPTY)
     """Where members run."""
+    features: Features = Field(default_factory=Features, json_schema_extra=EMPTY)
+    """Parts of mode detection, each on a share of the members."""
     restart: Annotated[str, Field(max_length=253)] | None = None
     """The value of the annotation that asks for a restart."""
 

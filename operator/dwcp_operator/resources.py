@@ -22,6 +22,7 @@ from dwcp_operator.access import (
     gateway_problem,
 )
 from dwcp_operator.documents import Documents
+from dwcp_operator.features import Features
 from dwcp_operator.fields import EMPTY, Label, Model, Time, Unique, refuse
 from dwcp_operator.modes import Modes, ModeSwitchStatus
 from dwcp_operator.pods import Monitoring, Placement, PodTemplate, Resources, Upgrade
@@ -173,6 +174,8 @@ class ClusterSpec(Model):
     spec.modes.detection is true."""
     modes: Modes = Field(default_factory=Modes, json_schema_extra=EMPTY)
     """How the members measure their network and choose the mode."""
+    features: Features = Field(default_factory=Features, json_schema_extra=EMPTY)
+    """Parts of mode detection, each on a share of the members; can be changed at any time."""
     trust: Annotated[Literal["Byzantine", "Crash"], AfterValidator(_trust)] = "Byzantine"
     """What an answer withstands. Byzantine: f members that lie. Crash is not yet supported."""
     storage: Storage = Field(default_factory=Storage, json_schema_extra=EMPTY)
@@ -461,5 +464,6 @@ class DWCPCluster(Model):
             image=self.spec.image,
             resources=self.spec.resources,
             placement=self.spec.placement,
+            features=self.spec.features,
             restart=self.metadata.annotations.get(RESTART_ANNOTATION),
         )

@@ -20,7 +20,9 @@ from dwcp_replica.node.config import (
     EXIT_FAULT,
     EXIT_REFUSED,
     LOG_BYTES_MIN,
+    USUAL,
     Address,
+    Feature,
     NodeConfig,
 )
 from dwcp_replica.node.hooks import HookMaker
@@ -62,6 +64,14 @@ def _check_machine(name: str | None) -> None:
         load_machine(name)
     except MachineNameError as error:
         raise click.UsageError(f"--machine: {error}") from error
+
+
+def _features(text: str) -> frozenset[Feature]:
+    """Which parts of mode detection are on."""
+    try:
+        return Feature.parse(text)
+    except ValueError as error:
+        raise click.UsageError(f"--features: {error}") from error
 
 
 def _cuts() -> Path | None:
@@ -128,12 +138,14 @@ def _tls_files(certificate: Path | None, key: Path | None) -> TlsFiles | None:
     help="Log kept before a snapshot is made and it is cut.",
 )
 @click.option("--restore", metavar="SOURCE", help="Path or URL of the backup to begin from.")
+@click.option("--features", default=",".join(sorted(USUAL)), help="Parts of mode detection.")
 @click.option("--test-strategy", hidden=True)
 def _command(
     data: Path, name: str, cluster: str, namespace: str, client_listen: Address,
     peer_listen: Address, token_file: Path | None, log_format: LogFormat,
     machine: str | None, log_bytes: int, restore: str | None, test_strategy: str | None,
-    client_tls_certificate: Path | None, client_tls_key: Path | None, *, client_tls: bool,
+    features: str, client_tls_certificate: Path | None, client_tls_key: Path | None, *,
+    client_tls: bool,
 ) -> int:  # fmt: skip
     """Run one replica of a DWCP cluster."""
     config = NodeConfig(
@@ -151,6 +163,7 @@ def _command(
         machine=machine or os.environ.get("DWCP_MACHINE"),
         log_bytes=log_bytes,
         restore=restore,
+        features=_features(features),
     )
     _check_machine(config.machine)
     make_hooks = _hook_maker(test_strategy)

@@ -52,7 +52,10 @@ def test_defaults_are_those_of_the_models() -> None:
     properties = spec_schema()["properties"]
     assert {k: v["default"] for k, v in properties.items() if "default" in v} == {
         **ClusterSpec().manifest(),
-        **{key: {} for key in ("modes", "storage", "placement", "upgrade", "monitoring")},
+        **{
+            key: {}
+            for key in ("modes", "features", "storage", "placement", "upgrade", "monitoring")
+        },
     }
     storage = properties["storage"]["properties"]
     assert {k: v["default"] for k, v in storage.items() if "default" in v} == {

@@ -70,7 +70,7 @@ from dwcp.wire.records import (
 )
 from dwcp.wire.signing import ZERO_HASH
 from dwcp.wire.switch import AdminSwitch
-from dwcp_replica.node.config import LOG_BYTES_MIN, Address, NodeConfig
+from dwcp_replica.node.config import LOG_BYTES_MIN, USUAL, Address, Feature, NodeConfig
 from dwcp_replica.node.process import ReplicaProcess
 from dwcp_replica.sim.strategies import strategy_hooks
 from replica.ports import free_port
@@ -521,9 +521,10 @@ class Tasks:
 
     def __init__(
         self, directory: Path, count: int = 4, liars: Mapping[int, str] | None = None,
-        log_bytes: int = LOG_BYTES_MIN,
+        log_bytes: int = LOG_BYTES_MIN, features: Mapping[int, frozenset[Feature]] | None = None,
     ) -> None:  # fmt: skip
         self._log_bytes = log_bytes
+        self._features = features or {}
         self._directory, self._made = directory, count
         self.genesis: SignedGenesis
         self.places = [Place.make(directory, number) for number in range(count)]
@@ -549,7 +550,9 @@ class Tasks:
         self, place: Place, strategy: str | None = None, *, token: bool = True
     ) -> ReplicaProcess:
         make_hooks = None if strategy is None else partial(strategy_hooks, strategy)
-        config = place.config(self._log_bytes)
+        number = self.places.index(place) if place in self.places else self._made - 1
+        features = self._features.get(number, USUAL)
+        config = replace(place.config(self._log_bytes), features=features)
         if not token:
             config = replace(config, token=None)
         replica = ReplicaProcess(config, make_hooks)

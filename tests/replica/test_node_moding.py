@@ -10,7 +10,8 @@ import pytest
 from dwcp.wire.modes import NetworkReport
 from dwcp.wire.records import ModePolicy, Parameters
 from dwcp_replica.core.modes.decide import Mode, mode_in_force
-from dwcp_replica.node.moding import is_news
+from dwcp_replica.node.config import USUAL, Feature
+from dwcp_replica.store.reporting import is_news
 from replica.harness import Http, Place, RawClient, Tasks
 from replica.waiting import in_loop
 
@@ -100,6 +101,30 @@ async def test_without_detection_links_are_measured_and_nothing_is_reported(tmp_
         status = await http.status(places[0])
         assert status["modes"]["reports"] == 0
         assert status["finalIndex"] <= 1, "an idle cluster without detection writes nothing"
+
+
+@in_loop
+async def test_a_member_without_a_feature_does_not_do_it(tmp_path: Path) -> None:
+    """One that does not report: three do, and decide; nobody asks for what was decided."""
+    features = {0: USUAL - {Feature.REPORT, Feature.SWITCH}}
+    others = dict.fromkeys(range(1, 4), USUAL - {Feature.SWITCH})
+    async with Tasks(tmp_path, features=features | others) as cluster:
+        http, places = cluster.http, cluster.places
+        await cluster.operator.bootstrap(places, parameters(QUICK_MODES))
+
+        async def all_say_datacenter() -> bool:
+            return all(m["decided"] == "Datacenter" for m in await decided(http, places))
+
+        await http.eventually(all_say_datacenter, what="Datacenter decided by all")
+        assert {m["reports"] for m in await decided(http, places)} == {3}
+        rounds = cluster.running[places[1].name].running.modes.links
+        seen = rounds.rounds
+
+        async def later() -> bool:
+            return rounds.rounds >= seen + 5
+
+        await http.eventually(later, what="five rounds more")
+        assert [(await http.status(place))["protocol"] for place in places] == ["pbft"] * 4
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,10 @@ def _container(
         "name": CONTAINER,
         **image,
         "command": ["python", "-m", "dwcp_replica"],
-        "args": _arguments(subject, member, with_token=with_token),
+        "args": [
+            *_arguments(subject, member, with_token=with_token),
+            *template.features.arguments(*_place(subject, member)),
+        ],
         # A volume that can not be used is shown in the status; restarting would not help it.
         "env": [{"name": "DWCP_STAY_ON_REFUSAL", "value": "1"}],
         "ports": [
@@ -137,6 +140,12 @@ def _arguments(subject: Subject, member: str, *, with_token: bool) -> list[str]:
     if with_token:
         arguments += ["--token-file", f"{_TOKEN_DIRECTORY}/{_TOKEN_KEY}"]
     return arguments + _tls(subject)
+
+
+def _place(subject: Subject, member: str) -> tuple[int, int]:
+    """A member's place among the members; who is to join comes last."""
+    members = subject.members
+    return members.index(member) if member in members else len(members), len(members)
 
 
 def _tls(subject: Subject) -> list[str]:

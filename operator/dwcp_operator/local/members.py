@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from dwcp_operator.features import Features
 from dwcp_operator.local import ports
 from dwcp_operator.local.files import last_lines
 from dwcp_operator.local.layout import ClusterFile, Layout, MemberPorts
@@ -41,8 +42,11 @@ class _Track:
 class Members:
     """Starts, watches and stops the members of one cluster. `emit` is told what happens."""
 
-    def __init__(self, layout: Layout, cluster: ClusterFile, emit: Callable[[str], None]) -> None:
+    def __init__(
+        self, layout: Layout, cluster: ClusterFile, emit: Callable[[str], None], features: Features
+    ) -> None:
         self._layout = layout
+        self._features = features
         self._cluster = cluster
         self._emit = emit
         self._tracks = {m.name: _Track() for m in cluster.members}
@@ -121,6 +125,8 @@ class Members:
             )
             return
         command = member_command(self._layout, self._cluster, member)
+        names = [one.name for one in self._cluster.members]
+        command += self._features.arguments(names.index(member.name), len(names))
         token = self._layout.token(member.name)
         if token.exists():
             command += ["--token-file", str(token)]

@@ -84,7 +84,7 @@ class Supervisor:
         self._allow_strategies = allow_strategies
         self._leave_on_fault = leave_on_fault
         self._keeper = GenesisKeeper(layout, self._cluster, self._manifest)
-        self._members = Members(layout, self._cluster, emit)
+        self._members = Members(layout, self._cluster, emit, self._manifest.spec.features)
         self._stop = asyncio.Event()
         self._status: ClusterStatus | None = None
         self._problems: dict[str, str] = {}

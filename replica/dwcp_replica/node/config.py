@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,30 @@ class Address:
         return cls(host.removeprefix("[").removesuffix("]"), int(port))
 
 
+class Feature(StrEnum):
+    """A part of mode detection that a member may have switched on (docs/modes.md).
+
+    FIRST_PROTOCOL: ask for the protocol of the genesis, whatever is decided.
+    """
+
+    MEASURE = "measure"
+    REPORT = "report"
+    SWITCH = "switch"
+    FIRST_PROTOCOL = "first-protocol"
+
+    @classmethod
+    def parse(cls, text: str) -> frozenset[Feature]:
+        """Read "measure,report", or "none". Raises ValueError with a sentence."""
+        known = ", ".join(cls)
+        words = [] if text == "none" else text.split(",")
+        if wrong := [word for word in words if word not in set(cls)]:
+            raise ValueError(f"{wrong[0]!r} is no feature: use some of {known}, or none")
+        return frozenset(map(cls, words))
+
+
+USUAL: Final = frozenset({Feature.MEASURE, Feature.REPORT, Feature.SWITCH})
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """What the command line says. `token` is the one-time secret of this member, if any.
@@ -62,3 +87,4 @@ class NodeConfig:
     client_tls_files: TlsFiles | None = None
     cuts: Path | None = None
     restore: str | None = None
+    features: frozenset[Feature] = USUAL

@@ -4,48 +4,34 @@
                                                              │
     SwitchRequest <── core/epochs/wishing <── Wish <─────────┘   while another protocol runs
 
-A report goes out when it says something new, while the members are making up their minds, and
-often enough that the last one does not become too old.
+What a member does of this, its features say (node/config.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from dwcp.wire.envelope import Envelope, EnvelopeBody, envelope_signing_bytes
-from dwcp.wire.modes import NetworkReport
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.api.metrics import ReplicaMetrics
 from dwcp_replica.core.effects import Submit
+from dwcp_replica.core.epochs.wishing import Wish, first_protocol
 from dwcp_replica.core.modes.decide import Mode, mode_in_force
 from dwcp_replica.core.modes.reach import Reach, reach
 from dwcp_replica.net.links import LinkWatch, Pace
+from dwcp_replica.node.config import USUAL, Feature
 from dwcp_replica.node.engine import Engine
 from dwcp_replica.node.mesh import Mesh
 from dwcp_replica.store import Store
-from dwcp_replica.store.modes import REPORTS_LIVE, report_of
-
-NEWS_SHARE: Final = 0.1
-"""A quantity that changed by less than this share is not worth an entry of the log."""
+from dwcp_replica.store.reporting import Reporter
 
 _log = logging.getLogger(__name__)
-
-
-def is_news(before: NetworkReport, now: NetworkReport) -> bool:
-    """True when something is known that was not, or differs by more than NEWS_SHARE."""
-    for name in ("rtt_us", "jitter_us", "loss_ppm", "rate_bps"):
-        old, new = getattr(before, name), getattr(now, name)
-        if (old is None) != (new is None):
-            return True
-        if name in ("rtt_us", "rate_bps") and old is not None and abs(new - old) > NEWS_SHARE * old:
-            return True
-    return False
 
 
 class ModeKeeper:
@@ -54,8 +40,10 @@ class ModeKeeper:
     def __init__(
         self, genesis: EpochRecord, signer: Callable[[], Signer], verifier: Verifier,
         engine: Engine, store: Store, mesh: Mesh, metrics: ReplicaMetrics,
+        features: frozenset[Feature] = USUAL,
     ) -> None:  # fmt: skip
         self._genesis = genesis
+        self._features = features
         self._policy = policy = genesis.parameters.modes
         self._signer = signer
         self._engine = engine
@@ -69,11 +57,19 @@ class ModeKeeper:
         self._mode = self.mode
         metrics.mode = self._mode.value
         self._switches = store.modes.state.switches
-        self._reported: NetworkReport | None = None
+        self._reporter = Reporter(genesis.hash(), signer, policy.measure_ms)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What must run."""
-        return [self.links.run(self.after_round), self.notice()]
+        if Feature.MEASURE in self._features:
+            return [self.links.run(self.after_round), self.notice()]
+        return [self.wish_again(), self.notice()]
+
+    async def wish_again(self) -> None:
+        """Without measurements: say for ever what is asked for."""
+        while True:
+            await asyncio.sleep(self._policy.measure_ms / 1000)
+            self._wish()
 
     @property
     def mode(self) -> Mode:
@@ -109,32 +105,13 @@ class ModeKeeper:
     # --- reporting ------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        if not self._policy.detect:
+        if not self._policy.detect or Feature.REPORT not in self._features:
             return
-        held = self._store.modes.report_of_member(self._signer().public_key)
-        last_ms = 0 if held is None else held.report.stamp_ms
-        if self._reported is not None:
-            last_ms = max(last_ms, self._reported.stamp_ms)
         wall_ms = int(time.time() * 1000)
-        report = report_of(self.reach, max(wall_ms, last_ms + 1))
-        if not self._is_due(report, None if held is None else held.report):
-            return
-        self._reported = report
-        body = msgspec.msgpack.encode(EnvelopeBody(0, 0, 0, (report,)))
-        sig = self._signer().sign(envelope_signing_bytes(self._genesis.hash(), body))
-        self._metrics.reports.inc()
-        self._engine.inbox.put(Submit(Envelope(self._signer().public_key, body, sig)))
-
-    def _is_due(self, report: NetworkReport, held: NetworkReport | None) -> bool:
-        fresh_ms = REPORTS_LIVE * self._policy.measure_ms // 2
-        sent = self._reported
-        if sent is not None and (held is None or held.stamp_ms < sent.stamp_ms):
-            return report.stamp_ms - sent.stamp_ms > fresh_ms  # the last one is on its way
-        if held is None:
-            return report.rtt_us is not None or report.rate_bps is not None
-        if self._store.modes.state.asked is not None or is_news(held, report):
-            return True
-        return report.stamp_ms - held.stamp_ms > fresh_ms
+        envelope = self._reporter.envelope(self._store.modes, self.reach, wall_ms)
+        if envelope is not None:
+            self._metrics.reports.inc()
+            self._engine.inbox.put(Submit(envelope))
 
     # --- acting ---------------------------------------------------------------------------------
 
@@ -143,9 +120,16 @@ class ModeKeeper:
         standing = self._engine.standing
         if standing.me is None:
             return
-        wish = self._store.modes.wish(standing.record, self._store.applied_index)
+        wish = self._wanted(standing.record)
         if wish is not None:
             self._engine.inbox.put(wish)
+
+    def _wanted(self, record: EpochRecord) -> Wish | None:
+        if Feature.FIRST_PROTOCOL in self._features:
+            return first_protocol(self._genesis, record)
+        if Feature.SWITCH not in self._features:
+            return None
+        return self._store.modes.wish(record, self._store.applied_index)
 
     # --- telling --------------------------------------------------------------------------------
 

@@ -213,8 +213,9 @@ class ReplicaProcess:
             level = logging.WARNING if found.damage.harmless else logging.CRITICAL
             _log.log(level, "log-damaged", extra={"detail": str(found.damage)})
         running = RunningReplica(
-            directory, genesis, found, self.metrics, self._make_hooks, self.config.log_bytes
-        )
+            directory, genesis, found, self.metrics, self._make_hooks, self.config.log_bytes,
+            self.config.features,
+        )  # fmt: skip
         if self._keeper is not None and (invitation := self._keeper.invitation) is not None:
             running.introduce(invitation.records)
         return running

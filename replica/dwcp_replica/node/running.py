@@ -55,7 +55,7 @@ from dwcp_replica.durable import (
 from dwcp_replica.net.tls import server_context
 from dwcp_replica.node.admission import Admission
 from dwcp_replica.node.collecting import Collector
-from dwcp_replica.node.config import LOG_BYTES_MIN, Address
+from dwcp_replica.node.config import LOG_BYTES_MIN, USUAL, Address, Feature
 from dwcp_replica.node.documents import DocumentRoom
 from dwcp_replica.node.engine import Engine
 from dwcp_replica.node.health import Pulse
@@ -90,6 +90,7 @@ class RunningReplica:
     def __init__(
         self, directory: DataDirectory, genesis: EpochRecord, found: Recovered,
         metrics: ReplicaMetrics, make_hooks: HookMaker | None, log_bytes: int = LOG_BYTES_MIN,
+        features: frozenset[Feature] = USUAL,
     ) -> None:  # fmt: skip
         outbound: OutboundHook | None = None
         reply: ReplyHook | None = None
@@ -148,14 +149,9 @@ class RunningReplica:
         self.documents.wakes(self.mesh.dialer)
         self.documents.ask(self._key_store)
         self.modes = ModeKeeper(
-            genesis,
-            lambda: self.signer,
-            found.verifier,
-            self.engine,
-            store,
-            self.mesh,
-            metrics,
-        )
+            genesis, lambda: self.signer, found.verifier, self.engine, store, self.mesh,
+            metrics, features,
+        )  # fmt: skip
 
     async def start(self, listen: Address) -> None:
         """Listen for peers. Raises OSError when the address can not be bound."""

@@ -22,7 +22,7 @@ from dwcp.wire.envelope import (
     signed_refusal,
 )
 from dwcp.wire.operations import RangeRequest
-from dwcp.wire.peer import PeerMessage, decode_message, encode_message
+from dwcp.wire.peer import Entry, PeerMessage, decode_message, encode_message
 from dwcp.wire.query import (
     Query,
     QueryReply,
@@ -53,6 +53,7 @@ from dwcp_replica.core.effects import (
     ViewEntered,
     VoiceFound,
 )
+from dwcp_replica.core.epochs.wishing import Wish
 from dwcp_replica.core.replica import Replica
 from dwcp_replica.core.restore import OwnState
 from dwcp_replica.sim.crypto import member_of
@@ -117,7 +118,7 @@ class Host:
         self.disk = Disk(world, dice[0], machine.sync_ms, self._kept)
         self._machine = machine
         self._draw = dice[1].randrange
-        self._signer, self._verifier = keys
+        self.signer, self._verifier = keys
         self._observer = observer
         self._interval = genesis.parameters.checkpoint_interval
         self.core: Replica
@@ -153,7 +154,7 @@ class Host:
         self.core = Replica(
             genesis=self.genesis,
             me=self.genesis.member_with(self.identity),
-            signer=self._signer,
+            signer=self.signer,
             verifier=self._verifier,
             records=list(self.disk.records),
             mute=self.disk.mute,
@@ -162,6 +163,7 @@ class Host:
             own=OwnState(applied, self.records.digest()),
             draw=self._draw,
         )
+        self.store.enter(self.core.standing().record)
         self.shelf.stable(self.core.stable_index)
         self._saving = None
         self._enter()
@@ -207,7 +209,7 @@ class Host:
 
     # --- events in -----------------------------------------------------------------------------
 
-    def feed(self, event: Input | None) -> None:
+    def feed(self, event: Input | Wish | None) -> None:
         """Step the engine: the time if it is due or has moved on, then the event."""
         if not self.up:
             return
@@ -271,7 +273,7 @@ class Host:
             words = (found.reason, found.failure.message)
             number = 0 if self.number is None else self.number
             rejected = Rejected(envelope.digest(), *words, self.record.epoch, number, bytes(64))
-            signed = signed_refusal(rejected, self._scope, self._signer, envelope.sig)
+            signed = signed_refusal(rejected, self._scope, self.signer, envelope.sig)
             self._tell(envelope.client, signed)
         else:
             self.feed(Submit(envelope))
@@ -288,7 +290,7 @@ class Host:
             earlier = tuple(msgspec.structs.replace(one, revision=old) for one in operations)
             older = msgspec.structs.replace(self._read(query, earlier), revision=old)
             reply = self.liar.query_reply(reply, older)
-        sig = self._signer.sign(query_reply_signing_bytes(self._scope, reply))
+        sig = self.signer.sign(query_reply_signing_bytes(self._scope, reply))
         self._tell(query.client, msgspec.structs.replace(reply, sig=sig))
 
     def may_read(self, operations: tuple[RangeRequest, ...]) -> bool:
@@ -366,7 +368,7 @@ class Host:
             for out in self.liar.send(ready.send):
                 self._say(out)
         for entry in ready.apply:
-            self._apply(entry.header.index, entry.header.hash(), entry.body)
+            self._apply(entry)
         if ready.transfer is not None:
             self.shelf.begin_transfer(ready.transfer)
             self.feed(TransferBegun(ready.transfer[0]))
@@ -387,9 +389,12 @@ class Host:
             if not isinstance(event, VoiceFound):  # that was said before
                 self._observer.event(self, event)
 
-    def _apply(self, index: int, hash_: bytes, body: bytes) -> None:
-        outcomes = self.store.apply(index, decode_batch(body))
-        self._observer.executed(self, index, hash_, outcomes)
+    def _apply(self, entry: Entry) -> None:
+        index = entry.header.index
+        if entry.header.epoch != self.store.record.epoch:
+            self.store.enter(self.core.record_of(entry.header.epoch))
+        outcomes = self.store.apply(index, decode_batch(entry.body))
+        self._observer.executed(self, index, entry.header.hash(), outcomes)
         for outcome in outcomes:
             self._answer(outcome)
         state = None
@@ -451,7 +456,7 @@ class Host:
         if self.liar is not None:
             reply = self.liar.reply(reply)
         if outcome.client in self.reply_to:
-            sig = self._signer.sign(reply_signing_bytes(self._scope, reply))
+            sig = self.signer.sign(reply_signing_bytes(self._scope, reply))
             signed = msgspec.structs.replace(reply, sig=sig)
             proof = self.core.proof_of(outcome.index)
             if self.genesis.trust != "Crash":

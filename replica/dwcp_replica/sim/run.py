@@ -156,6 +156,7 @@ class Simulation:
                 checkpoint_interval=self.scenario.interval,
                 request_timeout_ms=self.scenario.timeout_ms,
                 fast_reads=self.scenario.fast_reads,
+                modes=self.scenario.modes,
             ),
             start_index=0,
             start_hash=start_hash(cluster_id),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from dwcp.wire.records import Protocol, Trust
+from dwcp.wire.records import ModePolicy, Protocol, Trust
 from dwcp_replica.core.quorum import liars as liars_of
 from dwcp_replica.sim.host import Machine
 from dwcp_replica.sim.registry import LIARS, LIARS_OF
@@ -25,6 +25,7 @@ CRASH_SIZES: Final = (1, 3, 5)
 REAL_EVERY: Final = 20
 """Every so manieth seed runs with Ed25519 and encoded frames."""
 
+NO_DETECTION: Final = ModePolicy()
 CLIENTS: Final = 3
 SIZES: Final = ((4, 0.94), (7, 0.98), (10, 0.99), (13, 1.0))
 """How many members a life has, and up to which draw: large clusters are slow, and rarely needed."""
@@ -178,6 +179,7 @@ class Scenario:
     fast_reads: bool = False
     protocol: Protocol = "pbft"
     trust: Trust = "Byzantine"
+    modes: ModePolicy = NO_DETECTION
 
     @property
     def faulty(self) -> frozenset[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dwcp_operator.features import Features
 from dwcp_operator.local import ports
 from dwcp_operator.local.layout import ClusterFile, Layout, open_layout, prepare
 from dwcp_operator.local.members import Members
@@ -40,7 +41,7 @@ def test_a_member_without_a_volume_is_not_to_be_started_again(
     """The replica itself says so, with exit code 78; its own words are told."""
     layout, cluster = local
     said: list[str] = []
-    members = Members(layout, cluster, said.append)
+    members = Members(layout, cluster, said.append, Features())
     members.start(cluster.members[0], strategy=None)
     run = ended(members, "demo-0")
     assert (run.attempts, run.last_exit) == (1, 78)
@@ -54,7 +55,7 @@ def test_a_strategy_is_passed_on_only_when_it_is_asked_for(
 ) -> None:
     layout, cluster = local
     said: list[str] = []
-    members = Members(layout, cluster, said.append)
+    members = Members(layout, cluster, said.append, Features())
     members.start(cluster.members[1], strategy="no-such-strategy")
     assert ended(members, "demo-1").last_exit == 78
     assert any("test strategy no-such-strategy" in line for line in said)
@@ -64,7 +65,7 @@ def test_a_strategy_is_passed_on_only_when_it_is_asked_for(
 def test_a_taken_port_counts_as_a_failed_start(local: tuple[Layout, ClusterFile]) -> None:
     layout, cluster = local
     said: list[str] = []
-    members = Members(layout, cluster, said.append)
+    members = Members(layout, cluster, said.append, Features())
     member = cluster.members[2]
     with socket.socket() as thief:
         thief.bind((ports.LOOPBACK, member.peer_port))
@@ -81,7 +82,7 @@ def test_attempts_begin_anew_after_a_steady_time(
     local: tuple[Layout, ClusterFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout, cluster = local
-    members = Members(layout, cluster, lambda _: None)
+    members = Members(layout, cluster, lambda _: None, Features())
     members.start(cluster.members[0], strategy=None)
     assert ended(members, "demo-0").attempts == 1
     members.note_ready("demo-0", ready=True)

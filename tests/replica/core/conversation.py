@@ -297,10 +297,17 @@ class Conversation:
         """Give a member reason to PANIC."""
         self._act(member, Alarm())
 
-    def wish(self, members: Iterable[int], protocol: Protocol, at_start: Protocol) -> None:
+    def wish(
+        self,
+        members: Iterable[int],
+        protocol: Protocol,
+        at_start: Protocol,
+        *,
+        patient: bool = False,
+    ) -> None:
         """The mode that was decided asks these members for a protocol."""
         for member in members:
-            self._act(member, Wish(protocol, at_start))
+            self._act(member, Wish(protocol, at_start, patient))
 
     def isolate(self, member: int) -> None:
         """Cut a member off from all others."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dwcp.wire.records import Protocol
+from dwcp.wire.records import EpochRecord, Protocol
 from dwcp_replica.core.epochs import switching, triggers
 from dwcp_replica.core.epochs.cooldown import Cooldown
 from dwcp_replica.core.state import Core
@@ -21,11 +21,21 @@ from dwcp_replica.core.state import Core
 class Wish:
     """The protocol that the decided mode needs; said again while the epoch runs another.
 
-    `at_start`: the one that it needed where the present epoch began.
+    `at_start`: the one that it needed where the present epoch began. `patient`: the member's own
+    cool-down binds it even where no fail-over was, since others may wish otherwise.
     """
 
     protocol: Protocol
     at_start: Protocol
+    patient: bool = False
+
+
+def first_protocol(genesis: EpochRecord, record: EpochRecord) -> Wish | None:
+    """What a member asks for that is pinned to the protocol of genesis; None while it runs."""
+    wanted = genesis.protocol
+    if record.forced is not None or record.protocol == wanted:
+        return None
+    return Wish(wanted, wanted, patient=True)
 
 
 class Wishes:
@@ -57,13 +67,13 @@ class Wishes:
         mine = core.ending.requests.get(core.me)
         if mine is not None and mine.protocol == protocol:
             core.broadcast(mine)
-        elif not self.cooldown.failures or self.cooldown.allows(core.now_ms):
+        elif not (wish.patient or self.cooldown.failures) or self.cooldown.allows(core.now_ms):
             # without a fail-over the cluster's own cool-down was part of the decision
             switching.request(core, protocol)
 
     def _judge(self, core: Core, at_start: Protocol) -> None:
         changed_ms, self._changed_ms = self._changed_ms, None
         if changed_ms is not None:
-            away = at_start != core.record.protocol
+            away = at_start == "raft" and core.record.protocol == "pbft"
             cooldown = self.cooldown
             self.cooldown = cooldown.failed(changed_ms) if away else cooldown.switched(changed_ms)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from dwcp.wire.peer import PeerMessage
 from dwcp.wire.records import ModePolicy
 from dwcp.wire.switch import SwitchRequest
 from dwcp_replica.core.effects import Tick
-from dwcp_replica.core.epochs.cooldown import FIRST_MS
-from dwcp_replica.core.epochs.wishing import Wish
+from dwcp_replica.core.epochs.cooldown import FIRST_MS, NORMAL_MS
+from dwcp_replica.core.epochs.wishing import Wish, first_protocol
 from dwcp_replica.core.replica import Replica
 from replica.core.conversation import Conversation
 
@@ -74,3 +76,22 @@ def test_after_a_fail_over_the_way_back_is_longer_each_time() -> None:
         talk.wish(range(4), "raft", "raft")
         talk.wait(500)
         assert runs(talk) == {"raft"}
+
+
+def test_who_is_pinned_to_the_first_protocol_goes_back_and_no_sooner_than_its_cool_down() -> None:
+    """Two of four are, so that the others' wishes could move the cluster to and fro for ever."""
+    talk = in_raft_by_wish()
+    record = talk.replicas[0].standing().record
+    wish = first_protocol(talk.genesis, record)
+    assert wish == Wish("pbft", "pbft", patient=True)
+    for member in (0, 1):
+        assert asked(talk.replicas[member], wish) == [], "the cluster has just switched"
+    talk.wait(NORMAL_MS)
+    for member in (0, 1):
+        talk.wish([member], "pbft", "pbft", patient=True)
+    talk.wait(500)
+    assert runs(talk) == {"pbft"}
+    record = talk.replicas[0].standing().record
+    assert first_protocol(talk.genesis, record) is None
+    held = msgspec.structs.replace(record, protocol="raft", forced="raft")
+    assert first_protocol(talk.genesis, held) is None, "what the admin holds stands above"
