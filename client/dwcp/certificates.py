@@ -15,7 +15,7 @@ from typing import Any
 
 _log = logging.getLogger(__name__)
 
-_Stamps = tuple[tuple[int, int, int], ...]
+_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,16 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def stamps(self) -> _Stamps:
+    def stamps(self) -> tuple[_Stamp, ...]:
         """Differ when a file does. Raises OSError."""
         files = (self.certificate, self.key, *([self.authority] if self.authority else []))
-        found = [path.stat() for path in files]
-        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
+        return tuple(_stamp(path) for path in files)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Differs when the file does. Raises OSError."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Renewed:
@@ -88,3 +93,34 @@ def renewing_context(files: TlsFiles) -> ssl.SSLContext:
 
     outer.sni_callback = choose  # is called without a name too
     return outer
+
+
+class FollowedAuthority(ssl.SSLContext):
+    """A client's context that trusts what a file of authorities holds when it connects.
+
+    What was trusted before goes on being so until the process ends: a certificate of the old
+    authority is good until its own end. Make one with `follow`.
+    """
+
+    _file: Path
+    _stamp: _Stamp
+
+    @classmethod
+    def follow(cls, file: Path) -> FollowedAuthority:
+        """Raises OSError or ssl.SSLError when the file can not be used."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context._file, context._stamp = file, _stamp(file)
+        context.load_verify_locations(file)
+        return context
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        """As every event loop begins a handshake."""
+        try:
+            stamp = _stamp(self._file)
+            if stamp != self._stamp:
+                self.load_verify_locations(self._file)
+                self._stamp = stamp
+        except OSError as error:
+            _log.warning("%s can not be used now: %s", self._file, error)
+        return super().wrap_bio(*arguments, **named)

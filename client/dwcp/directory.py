@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import msgspec
 
 from dwcp import errors
+from dwcp.certificates import FollowedAuthority
 from dwcp.epochs import read_records
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
 from dwcp.wire.epochs import CertifiedRecord
-from dwcp.wire.records import EpochRecord, SignedGenesis, check_genesis, is_complete
+from dwcp.wire.records import EpochRecord, Member, SignedGenesis, check_genesis, is_complete
 
 CLIENT_KEY_FILE: Final = "client.key"
 GENESIS_FILE: Final = "genesis.msgpack"
@@ -67,11 +69,25 @@ def stored_records(directory: Path) -> tuple[CertifiedRecord, ...]:
 
 def _authority(path: Path) -> ssl.SSLContext | None:
     """What the file's certificates vouch for; None without the file. Raises ssl.SSLError."""
-    if not path.exists():
-        return None
-    context = ssl.create_default_context(cafile=path)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
+    return FollowedAuthority.follow(path) if path.exists() else None
+
+
+Trust = Callable[[Member], aiohttp.Fingerprint | ssl.SSLContext]
+"""What a member's TLS certificate is held against."""
+
+
+def pinned(member: Member) -> aiohttp.Fingerprint:
+    """The certificate that the member's record names."""
+    return aiohttp.Fingerprint(member.certificate)
+
+
+def trust_in(directory: Path) -> Trust:
+    """The authority that lies there, or else the members' records. Raises BadCluster."""
+    try:
+        authority = _authority(directory / AUTHORITY_FILE)
+    except OSError as error:
+        raise errors.BadCluster(f"ca.crt in {directory} can not be used: {error}") from None
+    return pinned if authority is None else lambda _member: authority
 
 
 def checked(signed: SignedGenesis) -> EpochRecord:

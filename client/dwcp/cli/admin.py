@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from dwcp.cli import members
-from dwcp.directory import EPOCHS_FILE, stored_records
+from dwcp.directory import EPOCHS_FILE, Trust, pinned, stored_records
 from dwcp.epochs import STOLEN_KEYS, Anchor, RecordChain, sign_anchor
 from dwcp.identity import Ed25519Signer, Ed25519Verifier, KeyFileError
 from dwcp.wire.decoding import decoder_of
@@ -202,8 +202,9 @@ def known_of(data_dir: Path) -> tuple[CertifiedRecord, ...]:
 
 
 async def follow(
-    http: aiohttp.ClientSession, genesis: EpochRecord, known: Sequence[CertifiedRecord] = ()
-) -> RecordChain:
+    http: aiohttp.ClientSession, genesis: EpochRecord, known: Sequence[CertifiedRecord] = (),
+    trust: Trust = pinned,
+) -> RecordChain:  # fmt: skip
     """All records that any member shows, each checked against the one before.
 
     Members of genesis are asked, of the newest of the records that are `known`, and of those that
@@ -220,7 +221,8 @@ async def follow(
             break
         asked.add(member.identity)
         while True:
-            body = await _call(http, "GET", member, f"epochs?from={chain.current.epoch}")
+            path = f"epochs?from={chain.current.epoch}"
+            body = await _call(http, "GET", member, path, trust=trust)
             if body is None:
                 break
             answered = True
@@ -239,15 +241,15 @@ async def follow(
 
 
 async def _call(
-    http: aiohttp.ClientSession, method: str, member: Member, path: str, body: bytes | None = None
-) -> bytes | None:
-    """The body of a member's good answer, or None; its certificate is the one in the record."""
+    http: aiohttp.ClientSession, method: str, member: Member, path: str,
+    body: bytes | None = None, trust: Trust = pinned,
+) -> bytes | None:  # fmt: skip
+    """The body of a member's good answer, or None."""
     url = f"{member.client.rstrip('/')}/dwcp/v1/{path}"
-    trust = aiohttp.Fingerprint(member.certificate)
     try:
         async with (
             asyncio.timeout(ASK_S_MAX),
-            http.request(method, url, data=body, ssl=trust) as response,
+            http.request(method, url, data=body, ssl=trust(member)) as response,
         ):
             return await response.content.read(ANSWER_BYTES_MAX) if response.ok else None
     except (aiohttp.ClientError, TimeoutError):

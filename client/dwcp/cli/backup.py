@@ -16,6 +16,8 @@ from aiohttp import web
 
 from dwcp.cli import taking
 from dwcp.cli.admin import admin_key, follow, genesis_of, known_of
+from dwcp.directory import trust_in
+from dwcp.errors import BadCluster
 from dwcp.wire.epochs import CertifiedRecord
 from dwcp.wire.records import EpochRecord
 
@@ -89,8 +91,9 @@ def create(
     else:
         permit = taking.make_permit(genesis, admin_key(data_dir))
     try:
-        taken = asyncio.run(_create(genesis, known_of(data_dir), permit, directory, timeout_s))
-    except taking.NotTakenError as error:
+        known = known_of(data_dir)
+        taken = asyncio.run(_create(data_dir, genesis, known, permit, directory, timeout_s))
+    except (taking.NotTakenError, BadCluster) as error:
         if result is not None:
             result.write_text(json.dumps({"error": str(error)[:3000]}))
         _fail(EXIT_NO_ANSWER, str(error))
@@ -104,19 +107,19 @@ def create(
 
 
 async def _create(
-    genesis: EpochRecord, known: Sequence[CertifiedRecord], permit: bytes, directory: Path,
-    timeout_s: float,
+    data_dir: Path, genesis: EpochRecord, known: Sequence[CertifiedRecord], permit: bytes,
+    directory: Path, timeout_s: float,
 ) -> taking.Taken:  # fmt: skip
     """From whichever member shows one that holds. Raises NotTakenError with all that was said."""
     path = directory / taking.file_name(genesis.cluster)
-    ends_s = time.monotonic() + timeout_s
+    ends_s, trust = time.monotonic() + timeout_s, trust_in(data_dir)
     async with aiohttp.ClientSession() as http:
         while True:
-            chain = await follow(http, genesis, known)
+            chain = await follow(http, genesis, known, trust)
             said: list[str] = []
             for member in taking.members_of(chain):
                 try:
-                    return await taking.take(http, genesis, member, permit, path)
+                    return await taking.take(http, genesis, member, permit, path, trust)
                 except taking.NotTakenError as error:
                     said.append(str(error))
             if time.monotonic() >= ends_s:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 import msgspec
 
+from dwcp.directory import Trust, pinned
 from dwcp.epochs import RecordChain
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.backup import BackupDamagedError, Permit
@@ -88,12 +89,13 @@ def check(path: Path, genesis: bytes) -> Taken:
 
 
 async def take(
-    http: aiohttp.ClientSession, genesis: EpochRecord, member: Member, permit: bytes, path: Path
-) -> Taken:
+    http: aiohttp.ClientSession, genesis: EpochRecord, member: Member, permit: bytes, path: Path,
+    trust: Trust = pinned,
+) -> Taken:  # fmt: skip
     """Take a backup from one member into a file, checked and synced. Raises NotTakenError."""
     making = path.with_name(path.name + ".tmp")
     try:
-        await _download(http, member, permit, making)
+        await _download(http, member, permit, making, trust)
         taken = check(making, genesis.hash())
         making.replace(path)
     except OSError as error:
@@ -103,12 +105,13 @@ async def take(
     return Taken(path, taken.origin, taken.revision, taken.records, taken.size_bytes)
 
 
-async def _download(http: aiohttp.ClientSession, member: Member, permit: bytes, path: Path) -> None:
+async def _download(
+    http: aiohttp.ClientSession, member: Member, permit: bytes, path: Path, trust: Trust
+) -> None:
     url = f"{member.client.rstrip('/')}/dwcp/v1/backup"
     headers = {PERMIT_HEADER: base64.b64encode(permit).decode()}
-    trust = aiohttp.Fingerprint(member.certificate)
     try:
-        async with http.get(url, headers=headers, ssl=trust, timeout=_TIMEOUT) as response:
+        async with http.get(url, headers=headers, ssl=trust(member), timeout=_TIMEOUT) as response:
             if response.status != 200:
                 said = (await response.content.read(2000)).decode("utf-8", "replace")
                 raise NotTakenError(f"{member.name} answers {response.status}: {said}")

@@ -15,7 +15,6 @@ from typing import Any, Final
 import msgspec
 
 from dwcp.client import Client
-from dwcp.directory import EPOCHS_FILE
 from dwcp.errors import BadCluster
 from dwcp.wire.epochs import Records
 from dwcp_operator.act.api import SECRET
@@ -24,7 +23,7 @@ from dwcp_operator.act.keeper import GenesisKeeper, KeeperError, client_keys
 from dwcp_operator.act.snapshot import Snapshot
 from dwcp_operator.act.writer import Writer
 from dwcp_operator.build.names import Object
-from dwcp_operator.build.secrets import AUTHORITY
+from dwcp_operator.build.secrets import AUTHORITY, EPOCHS
 
 EPOCHS_BYTES_MAX: Final = 700_000
 """A Secret holds a megabyte in all."""
@@ -58,7 +57,7 @@ def client_extras(snapshot: Snapshot, keeper: GenesisKeeper) -> dict[str, bytes]
     if keeper.chain is not None and keeper.chain.current.epoch > 0:
         epochs = msgspec.msgpack.encode(Records(tuple(keeper.chain.certified)))
         if len(epochs) <= EPOCHS_BYTES_MAX:
-            wanted[EPOCHS_FILE] = epochs
+            wanted[EPOCHS] = epochs
     return wanted
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from dwcp_operator.backups import KIND, DWCPBackup
 from dwcp_operator.build.names import MANAGER, SERVE_PORT, Object, Subject
 from dwcp_operator.build.pod import USER, PodSettings
-from dwcp_operator.build.secrets import GENESIS
+from dwcp_operator.build.secrets import AUTHORITY, EPOCHS, GENESIS
 from dwcp_operator.resources import API_VERSION
 
 BACKUP_LABEL: Final = "dwcp.dev/backup"
@@ -74,7 +74,9 @@ def backup_pod(attempt: Attempt, client_secret: str, settings: PodSettings) -> O
         *("backup", "create", "--data", _CLIENT, "--to", _VOLUME, "--keep", str(spec.keep)),
         *("--permit", f"{_PERMIT}/permit", "--result", _RESULT),
     ]
-    genesis = {"secretName": client_secret, "items": [{"key": GENESIS, "path": GENESIS}]}
+    items = [{"key": name, "path": name} for name in (GENESIS, AUTHORITY, EPOCHS)]
+    # an authority is there only where spec.tls names a Secret, and epochs when one has ended
+    genesis = {"secretName": client_secret, "items": items, "optional": True}
     volumes: list[Object] = [
         {"name": "backup", "persistentVolumeClaim": {"claimName": spec.claim}},
         {"name": "genesis", "secret": genesis},

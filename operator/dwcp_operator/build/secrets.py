@@ -12,6 +12,7 @@ ADMIN_KEY = "admin.key"
 TOKEN = "token"  # noqa: S105 - the name of a key
 CLIENT_KEY = "client.key"
 GENESIS = "genesis.msgpack"
+EPOCHS = "epochs.msgpack"
 AUTHORITY = "ca.crt"
 CERTIFICATE = "tls.crt"
 PRIVATE_KEY = "tls.key"

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from dwcp import errors
 from dwcp.client import Client
+from dwcp.directory import pinned, trust_in
 from dwcp.wire.records import SignedGenesis
 from dwcp_replica.__main__ import main
 from dwcp_replica.node.config import EXIT_REFUSED
@@ -80,6 +81,50 @@ async def test_an_authority_of_the_users_own(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_a_client_follows_its_authority_and_members_their_certificates(
+    tmp_path: Path,
+) -> None:
+    """cert-manager's authority is another one, and nobody is started anew."""
+    old = Authority(tmp_path)
+    cluster = Tasks(tmp_path)
+    for place in cluster.places:
+        place.client_tls_files = old.issue(place.name)
+    async with cluster:
+        genesis = await genesis_of(cluster)
+        (tmp_path / "genesis.msgpack").write_bytes(msgspec.msgpack.encode(genesis))
+        cluster.client.save(tmp_path / "client.key")
+        trust = trust_in(tmp_path)
+        assert await answers(cluster, trust(genesis.record.members[0]))
+        async with Client.from_directory(tmp_path) as client:
+            await client.put("k", "1")
+        kept = Client.from_directory(tmp_path)
+        (tmp_path / "new").mkdir()
+        new = Authority(tmp_path / "new")
+        for place in cluster.places:
+            files = new.issue(place.name)
+            assert place.client_tls_files is not None
+            files.certificate.replace(place.client_tls_files.certificate)
+            files.key.replace(place.client_tls_files.key)
+        assert not await answers(cluster, trust(genesis.record.members[0]))
+        (tmp_path / "new" / "ca.crt").replace(tmp_path / "ca.crt")
+        assert await answers(cluster, trust(genesis.record.members[0]))
+        async with kept as client:
+            await client.put("k", "2")
+
+
+async def answers(cluster: Tasks, trust: ssl.SSLContext | aiohttp.Fingerprint) -> bool:
+    """Whether the first member's certificate is trusted."""
+    try:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{cluster.places[0].url}/healthz", ssl=trust),
+        ):
+            return True
+    except aiohttp.ClientSSLError:
+        return False
+
+
+@in_loop
 async def test_a_certificate_for_another_address_is_refused(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cluster = Tasks(tmp_path)
@@ -130,3 +175,12 @@ async def test_a_member_without_a_certificate_answers_probes_over_tls() -> None:
 
 async def _ok(_request: web.Request) -> web.Response:
     return web.Response(text="ok")
+
+
+def test_without_an_authority_the_record_is_trusted_and_a_broken_one_is_told(
+    tmp_path: Path,
+) -> None:
+    assert trust_in(tmp_path) is pinned
+    (tmp_path / "ca.crt").write_text("torn")
+    with pytest.raises(errors.BadCluster, match=r"ca\.crt in .* can not be used"):
+        trust_in(tmp_path)
