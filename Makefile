@@ -66,6 +66,7 @@ long: lint ## larger counts: mutated frames, document histories, new lives (over
 	@DWCP_FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 36000 tests/client/gateway/test_rpc.py tests/client/gateway/test_server.py -k 'mutated or never'
 	@DWCP_CRDT_EXAMPLES=10000 $(BIN)/pytest -q --timeout 36000 tests/client/crdt
 	@$(BIN)/dwcp sim campaign --seconds 1500
+	@$(BIN)/dwcp sim explore --long
 
 sim: setup ## a minute of new simulated lives
 	@$(BIN)/dwcp sim campaign --seconds 60

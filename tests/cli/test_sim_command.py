@@ -151,3 +151,29 @@ def test_a_bug_that_is_not_caught_fails_the_command(monkeypatch: pytest.MonkeyPa
     result = run("planted", "--only", "quorum-2f")
     assert result.exit_code == 1
     assert "NOT CAUGHT" in result.stdout
+
+
+def test_an_exploration_prints_its_bound_and_what_it_saw() -> None:
+    result = run("explore", "slot", "--states", "500", "-o", "json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["scene"] == "slot"
+    assert found["complete"]
+    assert found["bound"]["states_max"] == 500
+    assert found["epochs"] == 2
+    told = run("explore", "slot", "--depth", "2").stdout
+    assert "bound 1000000 states, 2 steps, 0 disturbances: all within the bound" in told
+
+
+def test_an_exploration_prints_what_leads_to_a_broken_promise() -> None:
+    with planted(PLANTED["acks-after-seal"]):
+        result = run("explore", "seal-sets")
+    assert result.exit_code == 1
+    assert "BROKEN: promise: signed Prepare in sealed epoch 0, after" in result.stdout
+    assert "Panics from 3 to" in result.stdout
+
+
+def test_an_unknown_scene_is_refused_with_the_list() -> None:
+    result = run("explore", "nowhere")
+    assert result.exit_code == 2
+    assert "two-faces-pbft" in result.stderr

@@ -16,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from dwcp.wire.records import Protocol
     from dwcp_replica.sim.campaign import Failed
+    from dwcp_replica.sim.explore import Explored
     from dwcp_replica.sim.planting import Caught
     from dwcp_replica.sim.run import Report
     from dwcp_replica.sim.scenario import Scenario
@@ -258,3 +259,65 @@ def latency(write: Path | None) -> None:
     page = write / "latency.md"
     page.write_text(rewritten(page.read_text(), "latency", table(found)))
     (write / "latency.svg").write_text(picture(found))
+
+
+@sim.command()
+@click.argument("scenes", nargs=-1)
+@click.option("--long", "at_length", is_flag=True, help="To each scene's larger bound.")
+@click.option("--depth", type=click.IntRange(1), help="So many steps in a row that others see.")
+@click.option("--delays", type=click.IntRange(0), help="So many disturbances of a whole run.")
+@click.option("--states", type=click.IntRange(1), help="So many states of the cluster.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+def explore(
+    scenes: tuple[str, ...],
+    at_length: bool,
+    depth: int | None,
+    delays: int | None,
+    states: int | None,
+    output: str,
+) -> None:
+    """Explore every order in which messages may arrive, to a bound that is printed.
+
+    Without SCENES all of them: `dwcp sim explore --long` takes some minutes.
+    """
+    from dwcp_replica.sim.scenes import SCENES
+    from dwcp_replica.sim.scenes import explore as run
+
+    unknown = sorted(set(scenes) - set(SCENES))
+    if unknown:
+        raise click.UsageError(f"no scene {unknown[0]!r}: they are {', '.join(SCENES)}")
+    broken = False
+    for name in scenes or SCENES:
+        began_s = time.monotonic()
+        bound = SCENES[name].long if at_length else SCENES[name].short
+        bound = replace(
+            bound,
+            depth_max=depth or bound.depth_max,
+            delays_max=bound.delays_max if delays is None else delays,
+            states_max=states or bound.states_max,
+        )
+        found = run(name, bound)
+        broken = broken or bool(found.violation)
+        if output == "json":
+            seconds = round(time.monotonic() - began_s, 1)
+            click.echo(json.dumps(asdict(found) | {"seconds": seconds, "commit": commit()}))
+        else:
+            click.echo(f"{name}: {SCENES[name].what}\n  {_explored(found)}")
+    sys.exit(1 if broken else 0)
+
+
+def _explored(found: Explored) -> str:
+    """What an exploration has seen, or the inputs that lead to what was broken."""
+    bound = found.bound
+    limit = f"{bound.states_max} states, {bound.depth_max} steps, {bound.delays_max} disturbances"
+    end = "all of it" if found.complete else "all within the bound"
+    end = end if found.exhausted else "not all within the bound"
+    told = (
+        f"{found.states} states, {found.transitions} transitions, depth {found.depth}; "
+        f"{found.member_states} states of members, {found.steps} steps of the engine, "
+        f"{found.messages} inputs; {found.epochs} epochs, {found.final} entries final; "
+        f"bound {limit}: {end}"
+    )
+    if not found.violation:
+        return told
+    return "\n  ".join((told, f"BROKEN: {found.violation}, after", *found.trace))
