@@ -172,7 +172,8 @@ def _available(seen: Situation) -> Verdict:
         return "True", Reason.QUORUM_VOTES, f"{votes} in view {seen.agreed.view}; {need} are enough"
     if seen.sleeps:
         return "False", Reason.HIBERNATED, _ASLEEP
-    return "False", Reason.QUORUM_LOST, f"{votes}, {need} are needed: see members"
+    what = f"{votes}, {need} are needed: see members; docs/backup.md says what to do when they"
+    return "False", Reason.QUORUM_LOST, f"{what} are gone for good"
 
 
 _ASLEEP = "spec.hibernate is true: the members are stopped, and their volumes are kept"
