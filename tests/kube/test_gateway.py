@@ -1,4 +1,4 @@
-"""Access from the resource on real Kubernetes: members over TLS, gateways, and what clients may do."""
+"""Access from the resource on real Kubernetes: TLS, gateways, and what clients may do."""
 
 from __future__ import annotations
 
