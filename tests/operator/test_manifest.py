@@ -58,8 +58,8 @@ SPEC_PROBLEMS = {
     "clients: [App]": "spec.clients[0]=App is not a DNS label: "
     "use lower-case letters, digits and hyphens, such as default",
     "replica: 4": "spec.replica is not a field: did you mean replicas?",
-    "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, features, trust, "
-    "storage, image, resources, placement, upgrade, monitoring, replaceAfter, hibernate, "
+    "zzz: 4": "spec.zzz is not a field: the fields here are replicas, mode, modes, features, "
+    "trust, storage, image, resources, placement, upgrade, monitoring, replaceAfter, hibernate, "
     "checkpointInterval, requestTimeout, fastReads, clients, documents, access, tls, gateway, "
     "bootstrap",
     "access: [{client: nobody}]": f"spec.access {access.NO_CLIENT}",
