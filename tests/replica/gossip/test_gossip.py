@@ -99,11 +99,8 @@ def test_a_member_that_starts_again_in_the_middle_catches_up() -> None:
     assert world.document(3).view() == mine.view()
 
 
-LIARS = (0, 3)
-
-
-def lying(world: World) -> None:
-    """Members 0 and 3 send each operation only to whom they please, twist words, and say nothing
+def lying(world: World, liars: tuple[int, ...]) -> None:
+    """These members send each operation only to whom they please, twist words, and say nothing
     of what the other half has."""
     draw = world.random
 
@@ -120,23 +117,29 @@ def lying(world: World) -> None:
             said.append(mutated(frame, draw))
         return said * draw.choice((1, 1, 2))
 
-    for liar in LIARS:
+    for liar in liars:
         world.lies[liar] = lie
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_lying_members_and_equivocating_authors_do_not_divide_the_honest(seed: int) -> None:
-    """n = 7, f = 2: authors that fork their own past through members that send selectively."""
+@pytest.mark.parametrize(
+    ("seed", "liars"),
+    [*((seed, (0, 3)) for seed in range(4)), *((seed, (0, 1, 3, 4, 6)) for seed in range(4))],
+)
+def test_lying_members_and_equivocating_authors_do_not_divide_the_honest(
+    seed: int, liars: tuple[int, ...]
+) -> None:
+    """n = 7, with f liars, and with more than any quorum bears: authors that fork their own past
+    through members that send selectively."""
     world = World(7, seed, one_way_ms=20, loss=0.01)
-    lying(world)
+    lying(world, liars)
     world.join_all([[0, 1, 2, 3], [3, 4, 5, 6]] if seed % 2 else None)
-    honest = [number for number in range(7) if number not in LIARS]
+    honest = [number for number in range(7) if number not in liars]
     forks = [document(), document()]
     for number in range(30):
         author = number % 2  # one key on two devices that never heard of each other
         fork = forks[author]
-        world.submit(LIARS[author], typed(7, fork, f"{author}{number} "))
-        near = honest[number % 5]  # an honest author builds on what its member shows it
+        world.submit(liars[author], typed(7, fork, f"{author}{number} "))
+        near = honest[number % len(honest)]  # an honest author builds on what its member shows it
         seen = Document.restore(world.document(near).dump(), rules())
         world.submit(near, typed(number % 5, seen, "honest "))
         world.pass_ms(100)

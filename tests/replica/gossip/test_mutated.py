@@ -10,7 +10,9 @@ import pytest
 
 from client.crdt.people import document, rules, signers
 from dwcp.crdt import Store
-from dwcp.wire.gossip import GossipMessage, decode_frame
+from dwcp.crdt.images import Fetching
+from dwcp.wire.frontiers import image_digest
+from dwcp.wire.gossip import GossipMessage, decode_frame, encode_gossip
 from dwcp_replica.gossip import Gossip
 from replica.gossip.world import World
 from replica.mutations import mutated
@@ -37,13 +39,30 @@ def spoken() -> dict[str, list[bytes]]:
         world.submit(0, edit.operation)
     world.join_all()
     world.run(world.level)
+    image, latest = _image(world), world.members[1]
+    fetching = Fetching("notes", image_digest(image))
+    for _ in range(3):
+        part = latest.images.part(fetching.ask())
+        found.setdefault("ImageAsk", []).append(encode_gossip(fetching.ask()))
+        found.setdefault("ImagePart", []).append(encode_gossip(part))
+        fetching.take(part)
     return found
+
+
+def _image(world: World) -> bytes:
+    """What member 1 stands on, of more than one part."""
+    whole = world.document(1)
+    image = whole.material(whole.heads).image()
+    whole.collect(whole.heads, image)
+    return image
 
 
 FOUND = spoken()
 
 
-@pytest.mark.parametrize("kind", ["Digests", "Versions", "Taken", "SyncMessage"])
+@pytest.mark.parametrize(
+    "kind", ["Digests", "Versions", "Taken", "SyncMessage", "ImageAsk", "ImagePart"]
+)
 def test_mutated_messages_change_no_document(kind: str) -> None:
     frames, draw = FOUND[kind], Random(SEED)
     member = Gossip(Store(rules()), draw.randrange, lambda _link: None)
