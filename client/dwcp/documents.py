@@ -43,6 +43,7 @@ from dwcp.docfrontier import FrontierFollower
 from dwcp.dochistory import told
 from dwcp.dochooks import Hooks
 from dwcp.imagefetch import ImageFetcher
+from dwcp.logway import LogWay
 from dwcp.strategies import Followed
 from dwcp.wire.documents import Receipt, SyncMessage, encode_document
 from dwcp.wire.gossip import (
@@ -67,8 +68,6 @@ FOLLOW_S: Final = 60.0
 FOLLOW_AGAIN_S: Final = 2.0
 STRANDED_TICKS: Final = 30
 """An edit that is local for so long may have been made below a frontier: look."""
-LOG_DEADLINE_MS: Final = 1_000
-"""An edit that the log did not take by then is gossiped; it may come by both ways."""
 
 
 class Documents:
@@ -83,6 +82,7 @@ class Documents:
         self.frontiers = FrontierFollower(self, hooks, self._fetcher, lambda: self.epoch)
         self._look = asyncio.Event()
         self.denied: Counter[str] = Counter()
+        self.log_way = LogWay()
         self.by_log = self.by_gossip = 0
         """Operations that the log confirmed; edits that it did not, and that were gossiped."""
         self._authors = EpochAuthors(hooks.checker.records.records)
@@ -197,7 +197,8 @@ class Documents:
         for operation in operations:
             self.outbox(name).add(operation)
         self._changed(name)
-        if self._hooks.checker.records.current.protocol == "raft":
+        protocol = self._hooks.checker.records.current.protocol
+        if protocol == "raft" and self.log_way.is_open(self.now_ms()):
             task = asyncio.create_task(self._by_log(name, operations))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
@@ -282,11 +283,16 @@ class Documents:
     async def _log_each(self, name: str, operations: list[Operation]) -> None:
         for operation in operations:  # each by itself: one may be as large as an envelope
             request = DocumentRequest(name, (encode_document(operation),))
+            began_ms = self.now_ms()
+            self.log_way.begun(began_ms)
+            deadline_ms = self.log_way.deadline_ms
             try:
-                await self._hooks.through_log(request, DocumentResponse, LOG_DEADLINE_MS)
+                await self._hooks.through_log(request, DocumentResponse, deadline_ms)
             except errors.DWCPError:
+                self.log_way.missed(self.now_ms())
                 self.by_gossip += 1
                 return self._gossip(name)
+            self.log_way.confirmed(self.now_ms() - began_ms)
             self.by_log += 1
         return self._claim(name)
 

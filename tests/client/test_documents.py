@@ -17,7 +17,7 @@ from dwcp.client import Client
 from dwcp.doc import Doc
 from dwcp.identity import Ed25519Signer
 from dwcp.wire.gossip import sign_read_token
-from dwcp.wire.records import EpochRecord, Protocol, scope_of
+from dwcp.wire.records import EpochRecord, Mode, ModePolicy, Protocol, scope_of
 from dwcp.wire.switch import AdminSwitch
 from replica.harness import Tasks
 from replica.waiting import until
@@ -59,11 +59,15 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(path: Path, protocol: Protocol = "pbft") -> AsyncIterator[Cluster]:
+async def cluster(
+    path: Path, protocol: Protocol = "pbft", mode: Mode | None = None
+) -> AsyncIterator[Cluster]:
     async with Tasks(path) as tasks:
         keys = [tasks.client, Ed25519Signer.generate()]
         tasks.operator.clients = keys
         tasks.operator.protocol = protocol
+        first: Mode = mode or ("Datacenter" if protocol == "raft" else "Internet")
+        tasks.operator.modes = ModePolicy(first=first)
         await tasks.bootstrap()
         running = tasks.running["test-0"].running
         assert running is not None
@@ -273,6 +277,52 @@ def test_when_the_log_stands_still_edits_are_gossiped(tmp_path: Path) -> None:
             documents = ann._documents
             assert documents is not None
             assert (documents.by_log, documents.by_gossip) == (0, 1)
+            assert documents.log_way.missed_in_a_row == 1
+            for _ in range(4):  # as after more of them: it is left alone for longer
+                documents.log_way.missed(documents.now_ms())
+            typed(mine, ", at once")
+            assert not documents._sending, "the log is left alone"
+            await mine.safe()
+
+    asyncio.run(run())
+
+
+def test_in_hybrid_mode_the_log_comes_first_and_the_metrics_count_it(tmp_path: Path) -> None:
+    """Both see a conflict; a member tells the brief's metrics of it and of the sync."""
+
+    async def run() -> None:
+        async with (
+            cluster(tmp_path, "raft", "Hybrid") as here,
+            here.client(0) as ann,
+            here.client(1) as bob,
+        ):
+            mine, other = ann.doc("notes"), bob.doc("notes")
+            await asyncio.gather(mine.synced(), other.synced())
+            for doc, value in ((mine, "ann"), (other, "bob")):
+                with doc.edit() as edit:
+                    edit.set("title", value)
+            await asyncio.gather(mine.safe(), other.safe())
+            await until(lambda: mine.heads == other.heads, what="equal")
+            assert ann._documents is not None
+            assert ann._documents.by_log == 1
+            member, place = here.rooms()[0], here.tasks.places[0]
+            await until(lambda: member.store.find("notes").heads == mine.heads, what="level")
+            before = time.time()
+            metric = here.tasks.http.metric
+            assert await metric(place, "dwcp_conflict_count") == 0
+            shown = await member.view("notes")
+            assert shown is not None
+            for _ in range(2):  # each conflict once, however often it is shown
+                await member.view("notes")
+            assert await metric(place, "dwcp_conflict_count") == 1
+            count = await metric(place, "dwcp_sync_count_total")
+            assert count >= 1
+            assert abs(await metric(place, "dwcp_last_sync_time") - before) < 30
+            seconds = await metric(place, "dwcp_sync_latency_seconds_sum")
+            assert await metric(place, "dwcp_sync_latency_seconds_count") >= count
+            assert seconds >= await metric(place, "dwcp_avg_sync_latency") >= 0
+            for mode, holds in (("Hybrid", 1), ("Datacenter", 0), ("Internet", 0)):
+                assert await metric(place, f'dwcp_sync_mode{{mode="{mode}"}}') == holds
 
     asyncio.run(run())
 

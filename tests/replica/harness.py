@@ -58,6 +58,7 @@ from dwcp.wire.records import (
     EpochRecord,
     Identity,
     Member,
+    ModePolicy,
     Origin,
     Parameters,
     Protocol,
@@ -238,6 +239,7 @@ class Operator:
     def __init__(self, http: Http, clients: Sequence[Ed25519Signer] = ()) -> None:
         self.protocol: Protocol = "pbft"
         self.trust: Trust = "Byzantine"
+        self.modes: ModePolicy | None = None
         self.admin = Ed25519Signer.generate()
         self.clients = list(clients)
         self.origin: Origin | None = None
@@ -282,7 +284,7 @@ class Operator:
                 ClientIdentity(f"client-{n}", key.public_key) for n, key in enumerate(self.clients)
             ),
             admin=self.admin.public_key,
-            parameters=parameters,
+            parameters=msgspec.structs.replace(parameters, modes=self.modes or parameters.modes),
             start_index=0,
             start_hash=start_hash(cluster_id),
             leader=0,

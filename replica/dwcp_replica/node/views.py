@@ -114,8 +114,8 @@ def refresh(metrics: ReplicaMetrics, hindrance: str | None, running: RunningRepl
     metrics.muted.set(standing.mute is not None)
     metrics.disk_full.set(running.engine.disk_full)
     metrics.connections.set(running.admission.desk.connections)
-    for mode, protocol in (("Internet", "pbft"), ("Datacenter", "raft")):
-        metrics.sync_mode.labels(mode).set(running.record.protocol == protocol)
+    for mode in Mode:
+        metrics.sync_mode.labels(mode.value).set(running.modes.mode is mode)
     metrics.documents.set(len(running.documents.store))
     roster = running.mesh.roster
     others = list(filter(roster.is_member, roster.others()))
