@@ -9,6 +9,7 @@ import pytest
 
 from client.test_documents import Cluster, cluster, shows, typed
 from dwcp.client import Client
+from dwcp.wire.frontiers import Frontier
 from dwcp.wire.strategies import DocumentSettings
 from replica.waiting import until
 
@@ -100,5 +101,38 @@ def test_edits_from_below_the_frontier_are_made_again(tmp_path: Path) -> None:
             async with here.client(1, file) as bob:
                 assert bob.doc("notes").status == "safe"
                 assert "of bob" in str(bob.doc("notes").view())
+
+    asyncio.run(run())
+
+
+def test_a_member_that_votes_for_lies_hinders_nobody(tmp_path: Path) -> None:
+    """Before anyone else votes it names another image, and heads that nobody has."""
+
+    async def run() -> None:
+        async with cluster(tmp_path) as here, here.client(0) as ann:
+            hurry(here)
+            mine = ann.doc("notes")
+            for number in range(EDITS):
+                typed(mine, f"{number} ")
+            await mine.safe()
+            liar = here.tasks.running["test-3"].running
+            assert liar is not None
+            liar.collector.worth_operations = 10 * EDITS
+            heads = tuple(sorted(mine.heads))
+            lies = [Frontier(heads, bytes(32)), Frontier((bytes(32),), bytes(32))]
+            for lie in lies:
+                liar.collector._say((), "notes", lie, 0.0)
+                await until(
+                    lambda x=lie: any(
+                        ("notes", x) in one.votes
+                        for one in liar.store.key_store.frontiers.votes().values()
+                    ),
+                    what="the lie is in the log",
+                )
+            await ann.set_document_settings(DocumentSettings((), 1))
+            await collected(here, EDITS)
+            agreed = await ann.frontier("notes")
+            assert agreed is not None
+            assert (agreed.heads, agreed in lies) == (heads, False)
 
     asyncio.run(run())

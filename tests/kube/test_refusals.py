@@ -42,6 +42,8 @@ FIVE = {**ADOPT, "volumes": [{"member": f"bad-{i}", "claim": f"c{i}"} for i in r
         ({"upgrade": {"stepDeadline": "9s"}}, "out of range: use 10s to 3600s"),
         ({"upgrade": {"window": {"start": "2am"}}}, "should match"),
         ({"resources": {"limits": {"memory": "1Gb"}}}, "should match"),
+        ({"documents": {"strategies": [{"strategy": "Custom"}]}}, "either a resolver"),
+        ({"documents": {"strategies": [{"strategy": "Priority"}]}}, "Priority needs priorities"),
     ],
     ids=lambda v: str(v)[:40],
 )

@@ -113,11 +113,11 @@ class Collector:
     async def _vote(self, keys: KeyStore, document: Document, old: int, now_s: float) -> None:
         mine = self._signer().public_key
         votes = keys.frontiers.votes()
-        claims = Counter(
+        claims = Counter(  # ours too: two that each took the other's would swap for ever
             frontier
-            for member, one in votes.items()
+            for one in votes.values()
             for name, frontier in one.votes
-            if name == document.name and member != mine
+            if name == document.name
         )
         graph = document.graph
         wanted: Frontier | None = None
