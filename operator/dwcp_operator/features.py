@@ -28,6 +28,8 @@ class Features(Model):
     switching: Percent = 100
     """Members that ask for the protocol of the decided mode. f of them change nothing, so that one
     can see in status.lastSwitch what would happen first."""
+    placing: Percent = 100
+    """Members that, as leaders under Raft, hand over to one that reaches a quorum much sooner."""
     first_protocol: bool = False
     """Go back to the protocol that the cluster was made with, and stay there, whatever is decided;
     what an administrator forces still stands above it."""
@@ -38,7 +40,8 @@ class Features(Model):
 
     def _words(self, place: int, n: int) -> Iterator[str]:
         shares = {
-            "measure": self.measuring, "report": self.reporting, "switch": self.switching
+            "measure": self.measuring, "report": self.reporting, "switch": self.switching,
+            "place": self.placing,
         }  # fmt: skip
         for word, percent in shares.items():
             if place * 100 < percent * n:

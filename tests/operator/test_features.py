@@ -46,9 +46,12 @@ def test_a_share_of_the_members_has_a_feature_the_first_ones_first(
     ("features", "said"),
     [
         (Features(), []),
-        (Features(switching=0), ["--features", "measure,report"]),
-        (Features(measuring=0, reporting=0, switching=0), ["--features", "none"]),
-        (Features(first_protocol=True), ["--features", "measure,report,switch,first-protocol"]),
+        (Features(switching=0), ["--features", "measure,report,place"]),
+        (Features(measuring=0, reporting=0, switching=0, placing=0), ["--features", "none"]),
+        (
+            Features(first_protocol=True),
+            ["--features", "measure,report,switch,place,first-protocol"],
+        ),
     ],
 )
 def test_the_replica_understands_what_it_is_told(features: Features, said: list[str]) -> None:

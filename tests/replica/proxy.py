@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -22,10 +22,16 @@ class Distance:
 
 
 class Proxies:
-    """One proxy before the peer port of each place; all share one distance."""
+    """One proxy before the peer port of each place; all share one distance, but for `own` ones.
 
-    def __init__(self, places: Sequence[Place], distance: Distance) -> None:
+    Who has its own is so far away that it hears everybody later; a round trip to it is one way.
+    """
+
+    def __init__(
+        self, places: Sequence[Place], distance: Distance, own: Mapping[str, Distance] | None = None
+    ) -> None:
         self.distance = distance
+        self._own = own or {}
         self._places = places
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -38,7 +44,7 @@ class Proxies:
             async def accept(
                 reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place = place
             ) -> None:
-                await self._join(reader, writer, place.peer_port)
+                await self._join(reader, writer, place)
 
             server = await asyncio.start_server(accept, "127.0.0.1", place.reach_port)
             self._servers.append(server)
@@ -52,19 +58,22 @@ class Proxies:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _join(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: Place
     ) -> None:
+        distance = self._own.get(place.name, self.distance)
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", port)
+            there, back = await asyncio.open_connection("127.0.0.1", place.peer_port)
         except OSError:
             writer.close()
             return
         for source, target in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._carry(source, target))
+            task = asyncio.create_task(self._carry(source, target, distance))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, distance: Distance
+    ) -> None:
         """Bring bytes over in order, each as late as the distance says."""
         loop = asyncio.get_running_loop()
         due: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(1024)
@@ -83,9 +92,9 @@ class Proxies:
             with suppress(OSError):
                 while data := await source.read(CHUNK_BYTES):
                     now_s = loop.time()
-                    wide = self.distance.bytes_per_s
+                    wide = distance.bytes_per_s
                     free_s = max(free_s, now_s) + (len(data) / wide if wide else 0.0)
-                    await due.put((free_s + self.distance.one_way_s, data))
+                    await due.put((free_s + distance.one_way_s, data))
         finally:
             delivering.cancel()
             with suppress(asyncio.CancelledError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dwcp.wire.modes import NetworkReport
@@ -13,6 +14,7 @@ from dwcp_replica.core.modes.decide import Mode, mode_in_force
 from dwcp_replica.node.config import USUAL, Feature
 from dwcp_replica.store.reporting import is_news
 from replica.harness import Http, Place, RawClient, Tasks
+from replica.proxy import Distance, Proxies
 from replica.waiting import in_loop
 
 QUICK_MODES = ModePolicy(
@@ -125,6 +127,29 @@ async def test_a_member_without_a_feature_does_not_do_it(tmp_path: Path) -> None
 
         await http.eventually(later, what="five rounds more")
         assert [(await http.status(place))["protocol"] for place in places] == ["pbft"] * 4
+
+
+@in_loop
+async def test_a_leader_far_from_the_others_hands_over_to_one_of_them(tmp_path: Path) -> None:
+    modes = msgspec.structs.replace(QUICK_MODES, measure_ms=50, first="Datacenter")
+    async with Tasks(tmp_path) as cluster:
+        http, places = cluster.http, cluster.places
+        far = {places[0].name: Distance(0.05)}
+        async with Proxies(places, Distance(), far):
+            cluster.operator.protocol = "raft"
+            await cluster.operator.bootstrap(places, parameters(modes))
+            assert (await http.status(places[1]))["primary"] == places[0].name
+
+            async def another_leads() -> bool:
+                said = [await http.status(place) for place in places]
+                leaders = {status["primary"] for status in said if status["active"]}
+                return len(leaders) == 1 and places[0].name not in leaders
+
+            await http.eventually(another_leads, what="a leader that is near the others")
+            name = "dwcp_leader_placements_total"
+            assert await http.metric(places[0], name) == 1
+            status = await http.status(places[0])
+            assert (status["protocol"], status["epoch"]) == ("raft", 0), "no fail-over"
 
 
 @pytest.mark.parametrize(

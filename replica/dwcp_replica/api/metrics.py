@@ -152,6 +152,9 @@ class ReplicaMetrics:
             registry=self.registry,
         )
         self.reports = self._counter("network_reports", "Reports of its network sent to the log.")
+        self.placements = self._counter(
+            "leader_placements", "Times this leader handed over to a better placed one."
+        )
         self.mode_switches = self._counter(
             "v3_mode_switches",
             "Changes of the mode that runs.",

@@ -25,8 +25,8 @@ class Driver:
     handlers: by the class of the message. resume: bring view and standing back after the records
     were read, given the view that was entered last. begin: the first tick. submitted: a client's
     envelope was taken into the pool. restored: the state is here that had been lacking. read: a
-    ReadIndex came. hand_over: give the leading role up. follow_up: what any event may have made
-    possible. deadline_ms: when the next tick matters, in core time.
+    ReadIndex came. hand_over: give the leading role up, to one or any. follow_up: what any event
+    may have made possible. deadline_ms: when the next tick matters, in core time.
     """
 
     handlers: Mapping[type[Any], Handler]
@@ -37,5 +37,5 @@ class Driver:
     submitted: Callable[[Core, Envelope], None]
     restored: Callable[[Core], None]
     read: Callable[[Core, bytes], None]
-    hand_over: Callable[[Core], None]
+    hand_over: Callable[[Core, int | None], None]
     follow_up: Callable[[Core], None]

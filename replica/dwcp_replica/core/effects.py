@@ -446,7 +446,9 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """This replica is about to stop: give up the primary role."""
+    """This replica is about to stop, or `to` would lead better: give up the primary role."""
+
+    to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

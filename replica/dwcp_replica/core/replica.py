@@ -259,8 +259,8 @@ class Replica:
                 self._about_state(event)
             case Wish():
                 self._keeper.wishes.wish(core, event)
-            case HandOver() if not self._rests:
-                self._driver.hand_over(core)
+            case HandOver(to) if not self._rests:
+                self._driver.hand_over(core, to)
             case Alarm() | Order() | ReadIndex() | Learners():
                 self._ask(event)
 

@@ -46,6 +46,7 @@ class Feature(StrEnum):
     MEASURE = "measure"
     REPORT = "report"
     SWITCH = "switch"
+    PLACE = "place"
     FIRST_PROTOCOL = "first-protocol"
 
     @classmethod
@@ -58,7 +59,7 @@ class Feature(StrEnum):
         return frozenset(map(cls, words))
 
 
-USUAL: Final = frozenset({Feature.MEASURE, Feature.REPORT, Feature.SWITCH})
+USUAL: Final = frozenset(Feature) - {Feature.FIRST_PROTOCOL}
 
 
 @dataclass(frozen=True, slots=True)

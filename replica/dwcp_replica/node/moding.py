@@ -13,23 +13,28 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from dwcp.wire.records import EpochRecord
 from dwcp.wire.signing import Signer, Verifier
 from dwcp_replica.api.metrics import ReplicaMetrics
-from dwcp_replica.core.effects import Submit
+from dwcp_replica.core.effects import HandOver, Submit
 from dwcp_replica.core.epochs.wishing import Wish, first_protocol
 from dwcp_replica.core.modes.decide import Mode, mode_in_force
+from dwcp_replica.core.modes.placement import better_leader
 from dwcp_replica.core.modes.reach import Reach, reach
 from dwcp_replica.net.links import LinkWatch, Pace
 from dwcp_replica.node.config import USUAL, Feature
 from dwcp_replica.node.engine import Engine
+from dwcp_replica.node.health import takes_part
 from dwcp_replica.node.mesh import Mesh
 from dwcp_replica.store import Store
 from dwcp_replica.store.reporting import Reporter
+
+PLACE_ROUNDS: Final = 60
+"""A leader leads for so many rounds of measuring before it hands over to a better placed one."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +62,7 @@ class ModeKeeper:
         self._mode = self.mode
         metrics.mode = self._mode.value
         self._switches = store.modes.state.switches
+        self._led_since_s: float | None = None
         self._reporter = Reporter(genesis.hash(), signer, policy.measure_ms)
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
@@ -94,6 +100,7 @@ class ModeKeeper:
         if self._store.target is None and self._engine.standing.me is not None:
             self._report()
             self._wish()
+            self._place()
 
     async def notice(self) -> None:
         """Tell of every change of mode as soon as it is there."""
@@ -112,6 +119,39 @@ class ModeKeeper:
         if envelope is not None:
             self._metrics.reports.inc()
             self._engine.inbox.put(Submit(envelope))
+
+    # --- placing --------------------------------------------------------------------------------
+
+    def _place(self) -> None:
+        """Hand the lead to a member that reaches a quorum much sooner, once in a long while."""
+        standing = self._engine.standing
+        leads = takes_part(standing) and standing.primary == standing.me
+        now_s = time.monotonic()
+        if not leads or standing.record.protocol != "raft":
+            self._led_since_s = None
+            return
+        if self._led_since_s is None:
+            self._led_since_s = now_s
+        wanted = self._policy.detect and Feature.PLACE in self._features
+        settled_s = PLACE_ROUNDS * self._policy.measure_ms / 1000
+        if not wanted or now_s - self._led_since_s < settled_s:
+            return
+        best = better_leader(self.reach.rtt_us, *self._others(standing.record))
+        if best is not None:
+            self._led_since_s = now_s  # if it does not come to it, not soon again
+            self._metrics.placements.inc()
+            to = standing.record.members[best].name
+            _log.info("leader-placed", extra={"to": to, "rttUs": self.reach.rtt_us})
+            self._engine.inbox.put(HandOver(best))
+
+    def _others(self, record: EpochRecord) -> tuple[dict[int, int | None], dict[int, int | None]]:
+        """By number: my round trip to each other member, and what it says of its own to a quorum."""
+        mine, claims = self._signer().public_key, self._store.modes.claims(self._store.stamp_ms)
+        others = {n: m.identity for n, m in enumerate(record.members) if m.identity != mine}
+        return (
+            {n: self.links.link_to(key).rtt_us for n, key in others.items()},
+            {n: claims.get(key) for n, key in others.items()},
+        )
 
     # --- acting ---------------------------------------------------------------------------------
 

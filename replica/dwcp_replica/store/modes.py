@@ -154,14 +154,22 @@ class ModeBook:
 
     def network(self, now_ms: int) -> Reach:
         """The median of the reports that count at this agreed time."""
+        counted = [network_of(held.report) for held in self._counted(now_ms)]
+        return median(counted, len(self._record.members), self._record.trust)
+
+    def claims(self, now_ms: int) -> dict[bytes, int | None]:
+        """What each member says of its round trip to a quorum, by its key; microseconds."""
+        return {held.member: held.report.rtt_us for held in self._counted(now_ms)}
+
+    def _counted(self, now_ms: int) -> list[Held]:
+        """The reports that count at this agreed time."""
         members = {member.identity for member in self._record.members}
         live_ms = REPORTS_LIVE * self._policy.measure_ms
-        counted = [
-            network_of(held.report)
+        return [
+            held
             for held in self.state.reports
             if held.member in members and now_ms - held.at_ms <= live_ms
         ]
-        return median(counted, len(self._record.members), self._record.trust)
 
     # --- reports --------------------------------------------------------------------------------
 

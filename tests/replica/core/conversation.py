@@ -289,9 +289,9 @@ class Conversation:
         self.replicas[member] = self._engine(member)
         self._act(member, Tick(self.now_ms, WALL_MS + self.now_ms))
 
-    def hand_over(self, member: int) -> None:
+    def hand_over(self, member: int, to: int | None = None) -> None:
         """Ask a member to give the primary role up."""
-        self._act(member, HandOver())
+        self._act(member, HandOver(to))
 
     def alarm(self, member: int) -> None:
         """Give a member reason to PANIC."""

@@ -65,10 +65,11 @@ def read(core: Core, token: bytes) -> None:
     core.out.reads.append(ReadAnswer(token, None))
 
 
-def hand_over(core: Core) -> None:
-    """A primary that is about to stop asks for the next view."""
-    if core.leads:
-        view_change.start(core, view_change.next_view(core), ViewChangeReason.HANDOVER)
+def hand_over(core: Core, to: int | None = None) -> None:
+    """A primary that is about to stop asks for the next view; for `to` only if that one is next."""
+    view = view_change.next_view(core)
+    if core.leads and to in (None, core.record.primary(view)):
+        view_change.start(core, view, ViewChangeReason.HANDOVER)
 
 
 def follow_up(core: Core) -> None:

@@ -319,17 +319,31 @@ def check_quorum(core: Core) -> None:
         core.emit(SteppedDown(core.view))
 
 
-def hand_over(core: Core) -> None:
-    """Choose who shall lead next; entries wait meanwhile, for a while."""
+def hand_over(core: Core, to: int | None = None) -> None:
+    """Choose who shall lead next; entries wait meanwhile, for a while.
+
+    `to` is taken only when it can lead at once, so that a wish costs no more than the hand-over.
+    """
     if not role.leads(core):
         return
     raft = core.raft
     fit = [m for m in range(core.n) if m in raft.progress and not is_mute(core, m)]
-    if not fit:
+    if not fit or (to is not None and not _can_take_over(core, to)):
         return
+    if to is not None:
+        fit = [to]
     raft.transfer_to = max(fit, key=lambda m: (raft.progress[m].match, raft.answered_ms[m], -m))
     raft.transfer_until_ms = core.now_ms + TRANSFER_ELECTIONS * role.election_ms(core)
     check_transfer(core)
+
+
+def _can_take_over(core: Core, member: int) -> bool:
+    """True for a follower that answers, signs, and holds nearly all that I do."""
+    raft, behind = core.raft, core.window // 2
+    fresh_ms = core.now_ms - role.election_ms(core)
+    known = member in raft.progress and raft.progress[member].match >= core.log.last - behind
+    barred = member in core.record.barred or is_mute(core, member)
+    return known and not barred and raft.answered_ms.get(member, -1) >= fresh_ms
 
 
 def is_mute(core: Core, member: int) -> bool:

@@ -249,6 +249,21 @@ def test_a_stolen_transfer_moves_nobody() -> None:
     assert heard(talk, 2, 1, forged) == ([], ["signature"])
 
 
+def test_a_leader_hands_over_to_the_one_that_is_named_only_if_that_one_can() -> None:
+    talk = Conversation(protocol="raft")
+    talk.submit(0, "a", "1")
+    talk.wait(500)
+    talk.isolate(2)
+    talk.wait(500)
+    talk.hand_over(0, to=2)
+    talk.submit(0, "b", "2")
+    talk.wait(20)
+    assert talk.values(1) == [b"1", b"2"], "it is not there: nobody waits for it"
+    talk.hand_over(0, to=3)
+    talk.wait(300)
+    assert {talk.replicas[m].standing().primary for m in (0, 1, 3)} == {3}
+
+
 def test_a_hand_over_is_quick_and_loses_nothing() -> None:
     talk = lives()
     talk.submit(0, "a", "1")
