@@ -34,6 +34,26 @@ def test_the_table_names_sites() -> None:
     assert "answer ms" in result.stdout
 
 
+def test_the_real_engine_is_measured_beside_every_prediction() -> None:
+    result = CliRunner().invoke(predict, ["-f", str(EXAMPLE), "--measure", "-o", "json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["predictions"]
+    assert len(rows) == 8
+    off = [abs(row["answer_ms"] - row["measured_ms"]) / row["measured_ms"] for row in rows]
+    print(f"off by {max(off):.1%} at most")
+    assert max(off) < 0.15
+    shown = CliRunner().invoke(predict, ["-f", str(EXAMPLE), "--measure"]).stdout
+    assert "measured ms" in shown.splitlines()[0]
+
+
+def test_what_is_measured_needs_a_client(tmp_path: Path) -> None:
+    file = tmp_path / "sites.yaml"
+    file.write_text("members: [a, a, a, a]\n")
+    result = CliRunner().invoke(predict, ["-f", str(file), "--measure"])
+    assert result.exit_code == 2
+    assert "write client:" in result.output
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

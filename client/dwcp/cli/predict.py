@@ -48,24 +48,52 @@ class Sites(Struct, forbid_unknown_fields=True):
     "-f", "--file", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Sites."
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
-def predict(file: Path, output: str) -> None:
+@click.option(
+    "--measure", is_flag=True, help="Beside it: the real engine over such links, simulated."
+)
+def predict(file: Path, output: str, *, measure: bool) -> None:
     """Predict the latency of every protocol and every leader, from a file of sites.
 
     See examples/sites.yaml. Delays are one-way, in milliseconds.
     """
     sites = _load(file)
+    if measure and sites.client is None:
+        _fail(f"{file}: what is measured is a client's answer: write client: and its site")
     found = _predictions(file, sites)
+    rows = [_row(sites, p, _measured(sites, p) if measure else None) for p in found]
     if output == "json":
-        click.echo(
-            json.dumps({"trust": sites.trust, "predictions": [_row(sites, p) for p in found]})
-        )
+        click.echo(json.dumps({"trust": sites.trust, "predictions": rows}))
         return
-    answer = "answer ms" if sites.client is not None else ""
-    click.echo(f"{'protocol':<10}{'leader':>7}  {'site':<16}{'commit ms':>10}{answer:>12}")
-    for p in found:
-        tail = "" if p.answer_ms is None else f"{p.answer_ms:>12.1f}"
-        site = sites.members[p.leader]
-        click.echo(f"{p.protocol:<10}{p.leader:>7}  {site:<16}{p.commit_ms:>10.1f}{tail}")
+    heads = ("answer ms" if sites.client is not None else "", "measured ms" if measure else "")
+    click.echo(
+        f"{'protocol':<10}{'leader':>7}  {'site':<16}{'commit ms':>10}"
+        f"{heads[0]:>12}{heads[1]:>13}".rstrip()
+    )
+    for row in rows:
+        tail = "".join(
+            "" if row[key] is None else f"{row[key]:>{width}.1f}"
+            for key, width in (("answer_ms", 12), ("measured_ms", 13))
+        )
+        click.echo(
+            f"{row['protocol']:<10}{row['leader']:>7}  {row['site']:<16}"
+            f"{row['commit_ms']:>10.1f}{tail}"
+        )
+
+
+def _measured(sites: Sites, prediction: Prediction) -> float:
+    """What the engine takes in the simulator, its members turned so that the leader is first."""
+    from dwcp_replica.sim.calibration import simulated_ms
+
+    at, client = prediction.leader, sites.client
+    assert client is not None, "checked"
+    members = sites.members[at:] + sites.members[:at]
+    matrix = [
+        [0.0 if i == j else sites.delay_ms(a, b) for j, b in enumerate(members)]
+        for i, a in enumerate(members)
+    ]
+    client_ms = [sites.delay_ms(client, site) for site in members]
+    sync_ms = round(sites.persist_ms)
+    return simulated_ms(prediction.protocol, matrix, client_ms, sync_ms=sync_ms, jitter=0.0)
 
 
 def _load(file: Path) -> Sites:
@@ -116,13 +144,14 @@ def _unknown_pair(sites: Sites) -> str:
     raise AssertionError("every delay is known")
 
 
-def _row(sites: Sites, prediction: Prediction) -> dict[str, Any]:
+def _row(sites: Sites, prediction: Prediction, measured_ms: float | None) -> dict[str, Any]:
     return {
         "protocol": prediction.protocol,
         "leader": prediction.leader,
         "site": sites.members[prediction.leader],
         "commit_ms": round(prediction.commit_ms, 3),
         "answer_ms": None if prediction.answer_ms is None else round(prediction.answer_ms, 3),
+        "measured_ms": measured_ms,
     }
 
 

@@ -145,7 +145,7 @@ class ModeKeeper:
             self._engine.inbox.put(HandOver(best))
 
     def _others(self, record: EpochRecord) -> tuple[dict[int, int | None], dict[int, int | None]]:
-        """By number: my round trip to each other member, and what it says of its own to a quorum."""
+        """By number: my round trip to each other member, and its own to a quorum as it says."""
         mine, claims = self._signer().public_key, self._store.modes.claims(self._store.stamp_ms)
         others = {n: m.identity for n, m in enumerate(record.members) if m.identity != mine}
         return (
