@@ -84,8 +84,24 @@ RESOURCE = {
         "primary": "demo-2",
         "ready": "4/4",
         "members": [
-            {"name": "demo-0", "id": 0, "role": "backup", "ready": True, "endpoint": "http://x"}
+            {
+                "name": "demo-0",
+                "id": 0,
+                "role": "backup",
+                "ready": True,
+                "endpoint": "http://x",
+                "suspicion": "silent",
+            }
         ],
+        "lastSwitch": {
+            "before": "Datacenter",
+            "after": "Internet",
+            "reason": "network",
+            "index": 70,
+            "time": "2026-01-01T00:00:00Z",
+            "roundTripUs": 120_000,
+            "ofANewerOperator": 1,
+        },  # fmt: skip
         "conditions": [
             {"type": "Available", "status": "True", "reason": "QuorumVotes", "message": "4 of 4"}
         ],
@@ -152,6 +168,14 @@ def test_status_of_a_resource(kubeconfig: Path) -> None:
     table = run_status("--cluster", "demo", "-n", "prod").stdout
     assert "prod/demo  mode Internet  epoch 0  view 7  primary demo-2" in table
     assert "Available" in table
+
+
+def test_who_is_suspected_and_the_last_decision_are_said(kubeconfig: Path) -> None:
+    result = run_status("--cluster", "demo", "-n", "prod")
+    assert result.exit_code == 0, result.output
+    assert "demo-0: suspicion: silent" in result.stdout
+    decided = "Datacenter to Internet at index 70 (network): round trip 120.00 ms"
+    assert f"mode decided last: {decided}" in result.stdout
 
 
 def test_a_resource_that_is_not_there(kubeconfig: Path) -> None:

@@ -295,7 +295,9 @@ def status(
 def _switch(tree: Mapping[str, Any]) -> str:
     from dwcp_operator.modes import ModeSwitchStatus
 
-    return f"last switch: {ModeSwitchStatus.model_validate(tree).sentence()}"
+    known = {field.alias for field in ModeSwitchStatus.model_fields.values()}
+    said = {key: value for key, value in tree.items() if key in known}  # an operator may be newer
+    return f"mode decided last: {ModeSwitchStatus.model_validate(said).sentence()}"
 
 
 def _local_tree(data_dir: Path) -> dict[str, Any]:
