@@ -36,7 +36,8 @@ class TlsFiles:
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(self.certificate, self.key)
+        # a key that wants a password is refused: the library would ask a terminal for it
+        context.load_cert_chain(self.certificate, self.key, password="")
         if self.authority is not None:
             context.load_verify_locations(self.authority)
             context.verify_mode = ssl.CERT_REQUIRED

@@ -104,7 +104,7 @@ class AccessStatus(Model):
     rights: str
     """Names what it may do: "everything", or a digest of its entry in spec.access."""
     index: int
-    """The log entry with which this was set or last seen: from there on it holds at all members."""
+    """The log entry with which this was set, or first seen to be so: from there on it holds."""
 
 
 class GatewayStatus(Model):

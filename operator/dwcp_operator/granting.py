@@ -79,6 +79,15 @@ def _keys(grant: Grant) -> str:
     return f"[{key}, {end})" if grant.range_end else key
 
 
+def kept(before: Sequence[AccessStatus], seen: Sequence[AccessStatus]) -> tuple[AccessStatus, ...]:
+    """What was seen now, with the earlier entry of the log where rights are still the same."""
+    old = {one.client: one for one in before}
+    return tuple(
+        old[one.client] if one.client in old and old[one.client].rights == one.rights else one
+        for one in seen
+    )
+
+
 class Granter:
     """Of one cluster: what was last seen to be so; `now_s` is a monotonic clock."""
 
@@ -87,7 +96,7 @@ class Granter:
         self._seen: tuple[dict[str, Access | None], float] | None = None
         self._retry_at_s = 0.0
         self.status: tuple[AccessStatus, ...] | None = None
-        """What clients may do; None until the log was asked."""
+        """What clients may do; None until the log was asked, or an earlier one was told."""
 
     def is_due(self, wanted: Rights) -> bool:
         """Whether the log is to be asked."""
@@ -128,14 +137,15 @@ class Granter:
                 raise BrokenAnswer(f"what {name} may do is not told: {result!r:.100}")
             held[name] = result.access
         index = answer.header.index
-        found = {name: _status(name, access, index) for name, access in held.items()}
+        seen = [_status(name, access, index) for name, access in sorted(held.items())]
+        found = {one.client: one for one in kept(self.status or (), seen)}
         steps = plan_access(wanted, held)
         for step in steps:
             worker = await opened.get(step.by)
             done = await worker.set_access(keys[step.client], step.access, timeout_ms=TIMEOUT_MS)
             found[step.client] = _status(step.client, step.access, done.index)
         self._seen = (wanted, self._now_s())
-        self.status = tuple(found[name] for name in sorted(found))
+        self.status = tuple(found.values())
         return steps
 
 

@@ -9,13 +9,14 @@ import pytest
 from dwcp.client import Client
 from dwcp.errors import BadCluster
 from dwcp.wire.operations import Access, Grant
-from dwcp_operator.access import ClientAccess
+from dwcp_operator.access import AccessStatus, ClientAccess
 from dwcp_operator.granting import (
     LOOK_AGAIN_S,
     RETRY_S,
     AccessError,
     Granter,
     administrator,
+    kept,
     rights_of,
     shown,
     wanted_rights,
@@ -73,6 +74,15 @@ def test_a_failure_is_tried_again_after_a_while_and_a_success_looked_at_later() 
     assert granter.is_due({"app": None})
     assert granter.status is None
     assert LOOK_AGAIN_S > RETRY_S
+
+
+def test_the_status_keeps_the_entry_from_which_rights_hold() -> None:
+    def status(rights: str, index: int) -> AccessStatus:
+        return AccessStatus(client="app", rights=rights, index=index)
+
+    assert kept((), (status("nothing", 7),)) == (status("nothing", 7),)
+    assert kept((status("nothing", 7),), (status("nothing", 90),)) == (status("nothing", 7),)
+    assert kept((status("nothing", 7),), (status("read a*", 91),)) == (status("read a*", 91),)
 
 
 def test_an_administrator_is_found_whoever_comes_first() -> None:

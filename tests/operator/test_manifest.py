@@ -206,3 +206,9 @@ def test_what_kubernetes_adds_to_metadata_is_kept_out_of_the_way() -> None:
 def test_the_quickstart_is_valid() -> None:
     path = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
     assert load_manifest(path).spec.replicas == 4
+
+
+def test_the_example_with_gateways_is_valid() -> None:
+    spec = load_manifest(Path(__file__).parents[2] / "examples" / "gateway.yaml").spec
+    assert spec.gateway is not None
+    assert spec.tls is not None

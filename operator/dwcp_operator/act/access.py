@@ -31,7 +31,9 @@ class AccessActor:
         wanted = wanted_rights(spec.clients, spec.access)
         if not self._granter.is_due(wanted):
             return
-        keys = client_keys(snapshot)
+        keys, before = client_keys(snapshot), snapshot.status()
+        if self._granter.status is None and before is not None:
+            self._granter.status = before.access
 
         def opened(name: str) -> Client:
             return client_of(snapshot, self._keeper, name)

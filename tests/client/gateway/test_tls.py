@@ -14,12 +14,16 @@ import aiohttp
 import grpc
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives import serialization
 
 from client.gateway.running import running
+from dwcp import errors
 from dwcp.certificates import TlsFiles, renewing_context
+from dwcp.gateway.health import why_unhealthy
 from dwcp.gateway.proto import rpc_pb2
 from dwcp.gateway.rpc import RpcServer
 from dwcp.gateway.server import Gateway
+from dwcp.wire.operations import Access, Grant
 from replica.authority import Authority
 from replica.waiting import in_loop
 
@@ -102,6 +106,29 @@ async def test_it_shows_its_certificate_and_the_next_one_when_that_is_there(
         files.certificate.unlink()
         for place in (port, rpc_port):
             assert await asyncio.to_thread(shown, place) == after
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue("gateway")
+    key = serialization.load_pem_private_key(files.key.read_bytes(), password=None)
+    locked = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    files.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, locked))
+    with pytest.raises(ssl.SSLError):
+        files.context()
+
+
+@in_loop
+async def test_a_gateway_whose_client_may_read_little_is_ready() -> None:
+    """Refused is answered too: enough replicas have said so."""
+    async with running() as found:
+        key = found.loopback.members.client.public_key
+        for access in (Access(admin=True, grants=(Grant(b"a", read=True),)), Access()):
+            await found.client.set_access(key, access)
+            with pytest.raises(errors.Refused):
+                await found.client.get("health")
+            assert await why_unhealthy(found.desk, serializable=False) is None
+            assert await why_unhealthy(found.desk, serializable=True) is None
 
 
 @in_loop
