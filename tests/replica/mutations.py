@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-OUTCOMES = ("undecodable", "refused", "same", "of no consequence", "a request")
+OUTCOMES = ("undecodable", "refused", "same", "of no consequence", "a request", "a part")
 """Not a message; refused with a counted reason; means what the original meant; changed nothing;
-what its signer may ask for."""
+what its signer may ask for; a part of it holds, and no more was taken."""
 
 
 def mutated(frame: bytes, draw: Random) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from random import Random
 from typing import get_args
 
@@ -23,7 +22,6 @@ from dwcp.wire.epochs import (
     SwitchProof,
 )
 from dwcp.wire.peer import (
-    Append,
     Bodies,
     Certificate,
     Commit,
@@ -36,9 +34,7 @@ from dwcp.wire.peer import (
     Header,
     PeerMessage,
     Prepare,
-    PreVote,
     Status,
-    VoteRequest,
     decode_message,
     encode_message,
     vote_signing_bytes,
@@ -54,6 +50,7 @@ from dwcp_replica.sim.run import Simulation
 from dwcp_replica.sim.scenario import Cut
 from dwcp_replica.sim.world import Link
 from replica.core.conversation import Conversation
+from replica.core.partly import says_a_part, take_the_part
 from replica.mutations import Tally, mutated
 
 UNHEARD: frozenset[str] = frozenset()
@@ -115,6 +112,9 @@ class Interference:
             return "undecodable"
         if says_the_same(changed, message):
             return "same"
+        if says_a_part(changed, message):
+            take_the_part(engine, sender, changed, message)
+            return "a part"
         before = observed(engine.standing())
         ready = engine.step(Received(sender, changed))
         assert observed(engine.standing()) == before, changed
@@ -151,7 +151,7 @@ def says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
         shown = tuple(map(unsigned, changed.other))
         part = tuple(map(unsigned, message.other[: len(shown)]))
         return changed.first == message.first and shown == part
-    return raft_says_the_same(changed, message) or meaning(changed) == meaning(message)
+    return meaning(changed) == meaning(message)
 
 
 def content(node: StateNode) -> tuple[object, ...]:
@@ -163,21 +163,6 @@ def content(node: StateNode) -> tuple[object, ...]:
 def some_of(parts: tuple[object, ...], genuine: tuple[object, ...]) -> bool:
     """Genuine parts, each once."""
     return len(set(parts)) == len(parts) and set(parts) <= set(genuine)
-
-
-def raft_says_the_same(changed: PeerMessage, message: PeerMessage) -> bool:
-    """The same for Raft: what is not signed binds nobody, and its sender may say what it likes."""
-    if isinstance(changed, Append) and isinstance(message, Append):
-        certified = product(changed.certificates, message.certificates)
-        elected = {election.digest() for election in changed.elections}
-        return (
-            bool(set(changed.entries) & set(message.entries))
-            or any(is_part(one, genuine) for one, genuine in certified)
-            or any(election.digest() in elected for election in message.elections)
-        )
-    if isinstance(changed, VoteRequest) and isinstance(message, VoteRequest):
-        return set(changed.log) <= set(message.log)
-    return isinstance(changed, PreVote) and changed.granted
 
 
 def meaning(message: PeerMessage) -> PeerMessage:
@@ -203,14 +188,6 @@ def meaning(message: PeerMessage) -> PeerMessage:
         case StableCheckpoint():
             return msgspec.structs.replace(message, certificate=in_order(message.certificate))
     return message
-
-
-def is_part(one: Certificate, genuine: Certificate) -> bool:
-    """The same said by the same members, or some of them: each signs for itself."""
-    votes = set(one.votes)
-    return votes <= set(genuine.votes) and msgspec.structs.replace(one, votes=()) == (
-        msgspec.structs.replace(genuine, votes=())
-    )
 
 
 def in_order(certificate: Certificate) -> Certificate:

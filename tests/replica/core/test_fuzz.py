@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from random import Random
 from typing import get_args
 
 import pytest
 
-from dwcp.wire.peer import PeerMessage
-from dwcp_replica.core.effects import MessageRefused, Received
+from dwcp.wire.peer import Append, PeerMessage
+from dwcp_replica.core.effects import MessageRefused, Received, TermRecord
+from dwcp_replica.core.raft import following
 from dwcp_replica.core.replica import Replica
+from dwcp_replica.core.state import Core
+from dwcp_replica.sim.planting import Patches
+from dwcp_replica.sim.raft_bugs import vote_without_log_check
 from replica.core.conversation import Conversation
-from replica.core.interference import KINDS, LIVES, Interference
+from replica.core.interference import KINDS, LIVES, Interference, raft_passes_the_lead_on
 from replica.mutations import Tally, smallest
 
 FRAMES = int(os.environ.get("DWCP_FUZZ_FRAMES", "600"))
@@ -73,3 +78,29 @@ def test_every_kind_is_heard_in_some_life() -> None:
     for live in LIVES:
         live(hear)
     assert heard == KINDS
+
+
+def any_term_is_believed(patches: Patches) -> None:
+    """A follower takes over the term that an APPEND names."""
+    proper = following.on_append
+
+    def on_append(core: Core, sender: int, message: Append) -> None:
+        if message.term > core.view:
+            core.persist(TermRecord(message.term, None))
+        proper(core, sender, message)
+
+    patches.set(following, "on_append", on_append)
+
+
+@pytest.mark.parametrize("plant", [any_term_is_believed, vote_without_log_check])
+def test_what_a_part_of_a_message_does_is_looked_at(plant: Callable[[Patches], None]) -> None:
+    """An APPEND keeps an entry under another term; a request for a vote shows less of a log."""
+    interference = Interference(Tally(400), Random(1))
+    patches = Patches()
+    plant(patches)
+    try:
+        with pytest.raises(AssertionError) as caught:
+            raft_passes_the_lead_on(interference.disturb)
+    finally:
+        patches.undo()
+    assert {"take_the_part", "binds_what_was_shown"} & {frame.name for frame in caught.traceback}
