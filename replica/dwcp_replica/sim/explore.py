@@ -63,7 +63,8 @@ class Cluster:
     """Where a search begins: engines by the member that they are, the first of them honest.
 
     `members` may have a liar twice, at the end. `anyhow` are inputs that may come at any time, as
-    bits; `lies` are what a liar's SEALs may show besides. `script` is what happens in a whole run,
+    bits; `lies` are what a liar's SEALs may show besides; `lasting`: only liars want the epoch to
+    end, so that it must not. `script` is what happens in a whole run,
     each time once all messages have arrived.
     """
 
@@ -74,6 +75,8 @@ class Cluster:
     start: State
     anyhow: int = 0
     lies: tuple[Glimpse, ...] = ()
+    liar: int | None = None
+    lasting: bool = False
     script: tuple[tuple[int, ...], ...] = ()
 
 
@@ -110,7 +113,10 @@ class Judge:
         for one in seen[:honest]:
             self.epochs = max(self.epochs, one.epoch + 1)
             self.final = max(self.final, len(one.executed))
-        return broken(engines.n, seen[:honest], (*seen[honest:], *self._cluster.lies))
+        if self._cluster.lasting and any(one.sealed or one.epoch for one in seen[:honest]):
+            return "validity: an epoch ended, and no honest member had asked for it"
+        lies = (*seen[honest:], *self._cluster.lies)
+        return broken(engines.n, seen[:honest], lies, self._cluster.liar)
 
     def _glimpse(self, state: int) -> int:
         number = self._of_state.get(state)

@@ -43,12 +43,17 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Glimpse:
-    """What is final here, the records and the highest CC; `statement` is what its SEAL says."""
+    """What is final here, the records and the highest CC; `statement` is what its SEAL says.
+
+    `certified` is the CC's epoch, term, index and hash, `leader` who led that term.
+    """
 
     executed: tuple[Executed, ...]
     records: tuple[Begun, ...]
     certified: tuple[int, int, int, bytes] | None
+    leader: int | None
     epoch: int
+    sealed: bool
     statement: Statement
 
 
@@ -63,7 +68,9 @@ def glimpse(replica: Replica, executed: Sequence[Executed]) -> Glimpse:
             for r in (one.record for one in replica.certified)
         ),
         certified=None if cc is None else (cc.epoch, cc.term, cc.index, cc.hash()),
+        leader=None if cc is None else core.record.primary(cc.term),
         epoch=core.record.epoch,
+        sealed=core.sealed,
         statement=statement_of(replica),
     )
 
@@ -84,12 +91,15 @@ def statement_of(replica: Replica) -> Statement:
     return Statement(log, certified, point)
 
 
-def broken(n: int, seen: Sequence[Glimpse], lies: Sequence[Glimpse] = ()) -> str:
+def broken(
+    n: int, seen: Sequence[Glimpse], lies: Sequence[Glimpse] = (), liar: int | None = None
+) -> str:
     """What honest members of n broke together, as a sentence; empty when nothing.
 
-    `lies` are what engines with one liar's key hold: its SEAL may say any of it, or nothing.
+    `lies` are what engines with the liar's key hold: its SEAL may say any of it, or nothing.
     """
-    return _chains(seen) or _places(seen) or _records(seen) or _seals(n, seen, lies)
+    found = _chains(seen) or _places(seen) or _records(seen)
+    return found or _seals(n, seen, lies, liar)
 
 
 def _chains(seen: Sequence[Glimpse]) -> str:
@@ -127,22 +137,36 @@ def _records(seen: Sequence[Glimpse]) -> str:
     return ""
 
 
-def _seals(n: int, seen: Sequence[Glimpse], lies: Sequence[Glimpse]) -> str:
-    """Every quorum of SEALs that may come together in an epoch extends its finals."""
+def _seals(n: int, seen: Sequence[Glimpse], lies: Sequence[Glimpse], liar: int | None) -> str:
+    """Every quorum of SEALs that may come together keeps finals, and what the honest led to a CC.
+
+    Once the next record is decided, only the SEALs in it count: what it dropped is lost by right.
+    """
     for epoch in sorted({one.epoch for one in seen}):
         honest = [one.statement for one in seen if one.epoch == epoch]
         lying = [one.statement for one in lies if one.epoch == epoch]
-        lying += [Statement(s.log.prefix(s.log.base.index), None, s.checkpoint) for s in lying[:1]]
-        finals = {
+        lying += [Statement(s.log.prefix(s.log.base.index), None, s.checkpoint) for s in honest[:1]]
+        promised = {
             Point(entry.index, entry.hash, 0)
             for one in seen
             for entry in one.executed
             if entry.epoch == epoch and not entry.by_record
         }
-        for chosen in _choices(honest, lying, quorum(n)) if finals else ():
-            if not _extends(chosen, finals):
-                return f"final: a quorum of SEALs of epoch {epoch} loses a final entry"
+        if all(one.epoch <= epoch for one in seen):
+            promised |= _committed(seen, epoch, liar)
+        for chosen in _choices(honest, lying, quorum(n)) if promised else ():
+            if not _extends(chosen, promised):
+                return f"final: a quorum of SEALs of epoch {epoch} loses what was promised"
     return ""
+
+
+def _committed(seen: Sequence[Glimpse], epoch: int, liar: int | None) -> set[Point]:
+    """Entries with a CC of a term that an honest member led."""
+    return {
+        Point(one.certified[2], one.certified[3], 0)
+        for one in seen
+        if one.certified is not None and one.certified[0] == epoch and one.leader != liar
+    }
 
 
 def _choices(

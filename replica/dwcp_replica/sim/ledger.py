@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from dwcp.wire.epochs import Seal
 from dwcp.wire.peer import (
     Append,
     CheckpointVote,
@@ -215,20 +216,21 @@ class Ledger:
         self._backed(held is not None, "VIEW-CHANGE", "itself")
         if held != encoded:
             raise BrokenPromiseError(f"another VIEW-CHANGE for view {change.view}")
-        self._shows_certificate(change)
+        if change.view > self._asked:
+            self.shows_certificate(change, "VIEW-CHANGE")
         self._not_below(change.view, "VIEW-CHANGE")
         self._asked = max(self._asked, change.view)
 
-    def _shows_certificate(self, change: ViewChange) -> None:
+    def shows_certificate(self, shown: ViewChange | Seal, what: str) -> None:
         """The highest CC that I have committed on is in my statement, above its checkpoint."""
-        if not self._committed or change.view <= self._asked:
+        if not self._committed:
             return
         term = max(self._committed)
-        low = 0 if change.checkpoint is None else change.checkpoint.header.index
-        shown = None if change.cc is None else (change.cc.header.term, change.cc.header.index)
+        low = 0 if shown.checkpoint is None else shown.checkpoint.header.index
+        cc = None if shown.cc is None else (shown.cc.header.term, shown.cc.header.index)
         mine = (term, self._committed[term])
-        if mine[1] > low and (shown is None or shown < mine):
-            raise BrokenPromiseError(f"VIEW-CHANGE hides the CC of term {term}")
+        if mine[1] > low and (cc is None or cc < mine):
+            raise BrokenPromiseError(f"{what} hides the CC of term {term}")
 
     def _one(self, kind: str, term: int, index: int, what: bytes) -> None:
         if self._signed.setdefault((kind, term, index), what) != what:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from dwcp_replica.sim import bugs, endings, lapses, raft_bugs, state_bugs
+from dwcp_replica.sim import bugs, endings, lapses, raft_bugs, row_bugs, state_bugs
 from dwcp_replica.sim.planting import Patches, Planted, Setting
 from dwcp_replica.sim.scenario import FAULTS_MS, Amnesia, Crash, Cut, Fault, Lose, Rot
 from dwcp_replica.sim.world import Link
@@ -257,6 +257,6 @@ _LIST: Final[tuple[tuple[str, Callable[[Patches], None], Setting, int], ...]] = 
 
 PLANTED: Final = {
     name: Planted(name, (plant.__doc__ or "").strip(), plant, setting, seeds)
-    for name, plant, setting, seeds in (*_LIST, *endings.LIST)
+    for name, plant, setting, seeds in (*_LIST, *endings.LIST, *row_bugs.LIST)
 }
 """By name."""

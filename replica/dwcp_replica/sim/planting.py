@@ -13,8 +13,10 @@ from typing import Any
 
 from dwcp.wire.records import Protocol
 from dwcp_replica.sim.campaign import attempt
+from dwcp_replica.sim.explore import Bound
 from dwcp_replica.sim.page import rewritten
 from dwcp_replica.sim.scenario import Fault, Scenario, derive
+from dwcp_replica.sim.scenes import ALL, explore
 from dwcp_replica.sim.world import Link
 
 
@@ -69,6 +71,18 @@ class Setting:
         return scenario
 
 
+@dataclass(frozen=True, slots=True)
+class Exploring:
+    """A scene in which a bug is hunted, to this depth or to its short bound (scenes.py)."""
+
+    scene: str
+    depth: int | None = None
+
+
+Hunted = Setting | Exploring
+"""Where a bug is hunted: in lives, or in every order of one scene's messages."""
+
+
 def _bearable(scenario: Scenario) -> tuple[Fault, ...]:
     """The seed's faults without those that would count among f, which the liars use up."""
     return tuple(f for f in scenario.faults if type(f).__name__ not in ("Rot", "Amnesia"))
@@ -81,7 +95,7 @@ class Planted:
     name: str
     what: str
     plant: Callable[[Patches], None]
-    setting: Setting
+    setting: Hunted
     seeds_max: int
 
 
@@ -113,14 +127,23 @@ def hunt(bug: Planted, stop: Callable[[], bool] = lambda: False) -> Caught:
     with planted(bug):
         while seed < bug.seeds_max and not what and not (seed and stop()):
             seed += 1
-            result = attempt(bug.setting.scenario(seed))
-            what = result if isinstance(result, str) else ""
+            what = _tried(bug.setting, seed)
     # any other error says that the mutation no longer fits the engine
     caught = what.startswith(("Violation", "AssertionError"))
-    without = attempt(bug.setting.scenario(seed)) if caught else ""
-    if isinstance(without, str) and without:
+    without = _tried(bug.setting, seed) if caught else ""
+    if without:
         caught, what = False, f"fails without the bug too: {without}"
     return Caught(bug.name, caught=caught, seeds=seed, seconds=0.0, by=what[:160])
+
+
+def _tried(setting: Hunted, seed: int) -> str:
+    """How a life of this seed, or an exploration, fails; empty when it does not."""
+    if isinstance(setting, Exploring):
+        bound = None if setting.depth is None else Bound(setting.depth, ALL.states_max)
+        violation = explore(setting.scene, bound).violation
+        return f"Violation: {violation}, exploring {setting.scene}" if violation else ""
+    result = attempt(setting.scenario(seed))
+    return result if isinstance(result, str) else ""
 
 
 def write_table(page: str, found: Sequence[Caught], commit: str) -> str:

@@ -119,11 +119,13 @@ class Promises:
             case Seal():
                 self._sealed.add(message.epoch)
                 self._same(self._seals.get(message.epoch), encoded(message), "SEAL")
+                self.of(message.epoch).shows_certificate(message, "SEAL")
             case SlotVote():
                 self._slot_vote(message)
             case SlotChange():
                 held = self._asked.get((message.epoch, message.view))
                 self._same(held, encoded(message), "slot VIEW-CHANGE")
+                self._shows_prepared(message)
                 self._view[message.epoch] = max(self._view.get(message.epoch, 0), message.view)
             case SlotProposal():
                 held = self._accepted.get((message.epoch, message.view))
@@ -146,6 +148,17 @@ class Promises:
             self._same(self._accepted.get((vote.epoch, vote.view)), vote.value, "slot PREPARE")
         elif (vote.epoch, vote.view, vote.value) not in self._prepared:
             raise BrokenPromiseError("a slot COMMIT before its certificate was durable")
+
+    def _shows_prepared(self, change: SlotChange) -> None:
+        """What I have committed in the slot, or something prepared later, is in my VIEW-CHANGE."""
+        committed = [
+            view
+            for epoch, view, phase in self._voted
+            if epoch == change.epoch and phase == "slot-commit" and view < change.view
+        ]
+        shown = -1 if change.prepared is None else change.prepared.view
+        if committed and shown < max(committed):
+            raise BrokenPromiseError(f"slot VIEW-CHANGE hides what view {max(committed)} prepared")
 
     def _sealed_before(self, epoch: int) -> None:
         if epoch not in self._seals:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
-from dwcp.wire.epochs import Seal
-from dwcp.wire.peer import Commit, Prepare, PrePrepare
+import msgspec
+
+from dwcp.wire.epochs import Seal, SwitchProof
+from dwcp.wire.peer import Certificate, Commit, Prepare, PrePrepare, VoteSig
 from dwcp.wire.records import Protocol
 from dwcp_replica.core.effects import Alarm, Received
 from dwcp_replica.sim.engines import Together
@@ -47,10 +49,22 @@ def two_faces_raft() -> Cluster:
     return stage.cluster
 
 
+def one_certificate() -> Cluster:
+    """An honest primary proposes; a liar votes for it, so that its CC may be at one member only."""
+    stage = Stage("pbft", frozenset({"PrePrepare", "Prepare", "Commit", "Panics"}), liar=3)
+    stage.give(0, stage.put("an entry"), settle=False)
+    (number,) = stage.sent(PrePrepare, 2)
+    for vote in stage.votes(3, stage.proposed(number)):
+        stage.lie(vote)
+    stage.lie(stage.panics(0, 3))
+    return stage.cluster
+
+
 def seal_sets() -> Cluster:
     """An entry is final at the primary alone, by a liar's votes; epochs may end.
 
-    The next slot's primary lacks the entry, and the liar's SEAL shows nothing.
+    The next slot's primary lacks the entry, and the liar's SEAL shows nothing, or an entry of a
+    term that nobody was elected for.
     """
     stage = Stage("pbft", liar=3)
     stage.give(0, stage.put("final at one"), settle=False)
@@ -66,6 +80,25 @@ def seal_sets() -> Cluster:
     stage.engines.only(frozenset({"Panics", "Seal", "SlotProposal", "SlotVote", *BODIES}))
     stage.lie(trigger)
     stage.lie(stage.bare_seal(3, trigger))
+    invented = msgspec.structs.replace(stage.proposed(number), term=2, sig=bytes(64))
+    stage.lie(stage.bare_seal(3, trigger, invented))
+    return stage.cluster
+
+
+def lying_switch(*, admin: bool) -> Cluster:
+    """The primary alone wants another epoch: it proposes that, shows proofs, and PANICs twice.
+
+    What it proposes is its own request, or an order that the admin has signed for another epoch.
+    """
+    stage = Stage("pbft", frozenset({"PrePrepare", "Prepare", "Panics", "SwitchProof"}), liar=0)
+    switch = stage.order_of(epoch=1) if admin else stage.request_of(0)
+    entry = stage.entry_of(0, switch)
+    stage.lie(PrePrepare(entry))
+    vote = VoteSig(0, stage.votes(0, entry.header)[0].sig)
+    stage.lie(SwitchProof(entry, (), Certificate("prepare", entry.header, b"", (vote,))))
+    stage.lie(stage.panics(0))
+    stage.lie(stage.panics(0, 0))
+    stage.cluster.lasting = True
     return stage.cluster
 
 
@@ -154,6 +187,27 @@ SCENES: Final = {
         two_faces_raft,
         "everything",
         Bound(6, 100_000),
+        ALL,
+    ),
+    "one-certificate": Scene(
+        "an honest PBFT primary proposes one entry, a liar votes for it; epochs may end",
+        one_certificate,
+        "everything",
+        ALL,
+        ALL,
+    ),
+    "lying-switch": Scene(
+        "the primary alone wants another epoch, by its own request, false proofs and PANICs",
+        partial(lying_switch, admin=False),
+        "everything",
+        ALL,
+        ALL,
+    ),
+    "old-order": Scene(
+        "the primary alone wants another epoch, by what the admin has signed for another one",
+        partial(lying_switch, admin=True),
+        "everything",
+        ALL,
         ALL,
     ),
     "seal-sets": Scene(

@@ -6,7 +6,13 @@ from typing import Final
 
 import msgspec
 
-from dwcp.wire.envelope import Envelope, EnvelopeBody, envelope_signing_bytes
+from dwcp.wire.envelope import (
+    Batch,
+    Envelope,
+    EnvelopeBody,
+    batch_digest,
+    envelope_signing_bytes,
+)
 from dwcp.wire.epochs import (
     Panic,
     Panics,
@@ -18,7 +24,15 @@ from dwcp.wire.epochs import (
     slot_signing_bytes,
 )
 from dwcp.wire.operations import PutRequest
-from dwcp.wire.peer import Commit, Header, PeerMessage, Prepare, PrePrepare, vote_signing_bytes
+from dwcp.wire.peer import (
+    Commit,
+    Entry,
+    Header,
+    PeerMessage,
+    Prepare,
+    PrePrepare,
+    vote_signing_bytes,
+)
 from dwcp.wire.records import (
     ClientIdentity,
     EpochRecord,
@@ -28,6 +42,7 @@ from dwcp.wire.records import (
     start_hash,
 )
 from dwcp.wire.signing import Scope, digest
+from dwcp.wire.switch import AdminSwitch, RequestedSwitch, Switch, SwitchRequest
 from dwcp_replica.core.effects import Received, Submit, Tick
 from dwcp_replica.core.epochs import values
 from dwcp_replica.sim.crypto import HashSigner, HashVerifier, member_of
@@ -69,7 +84,7 @@ class Stage:
         honest = tuple(me for me in range(MEMBERS) if me != liar)
         members = (*honest, liar, liar) if twins and liar is not None else honest
         start = tuple(map(self.engines.begin, members))
-        self.cluster = Cluster("", self.engines, members, len(honest), start)
+        self.cluster = Cluster("", self.engines, members, len(honest), start, liar=liar)
         self.now_ms = START_MS
         self._sequence = 0
 
@@ -172,9 +187,28 @@ class Stage:
         signed = Panic(0, 0, bytes(64)).signing_bytes(self.scope)
         return Panics(tuple(Panic(0, me, self.signers[me].sign(signed)) for me in members))
 
-    def bare_seal(self, me: int, trigger: Panics) -> Seal:
-        """A SEAL that shows nothing."""
-        seal = Seal(0, None, (), None, (), (), trigger, me, bytes(64))
+    def request_of(self, me: int) -> RequestedSwitch:
+        """A SWITCH to Raft that one member alone has asked for."""
+        request = SwitchRequest(0, "raft", me, bytes(64))
+        sig = self.signers[me].sign(request.signing_bytes(self.scope))
+        return RequestedSwitch("raft", (msgspec.structs.replace(request, sig=sig),))
+
+    def order_of(self, epoch: int) -> AdminSwitch:
+        """The admin's order that an epoch ends."""
+        order = AdminSwitch(epoch, "raft", self.genesis.members, bytes(64))
+        sig = self.client.sign(order.signing_bytes(self.scope))
+        return msgspec.structs.replace(order, sig=sig)
+
+    def entry_of(self, me: int, switch: Switch) -> Entry:
+        """The first entry of the epoch, which a member proposes."""
+        body = msgspec.msgpack.encode(Batch(WALL_START_MS + self.now_ms, (), switch))
+        header = Header(0, 1, 1, batch_digest(body), self.genesis.start_hash, bytes(64))
+        sig = self.signers[me].sign(header.signing_bytes(self.scope))
+        return Entry(msgspec.structs.replace(header, sig=sig), body)
+
+    def bare_seal(self, me: int, trigger: Panics, *shown: Header) -> Seal:
+        """A SEAL that shows nothing but these headers."""
+        seal = Seal(0, None, shown, None, (), (), trigger, me, bytes(64))
         sig = self.signers[me].sign(seal.signing_bytes(self.scope))
         return msgspec.structs.replace(seal, sig=sig)
 
