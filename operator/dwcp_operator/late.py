@@ -1,8 +1,9 @@
 """For how long members have been failing: written down in the status, so that it outlives us.
 
 A member fails when it does not vote in the agreed view, or is far behind. Its time counts only
-while the others have a quorum: after an outage of all, each begins anew. And whoever has only just
-begun to look gives everybody a while to come back before anything is made of what it has read.
+while the others have a quorum: after an outage of all, each begins anew, though not after a change
+of the view. And whoever has only just begun to look gives everybody a while to come back before
+anything is made of what it has read.
 """
 
 from __future__ import annotations
@@ -19,21 +20,31 @@ from dwcp_operator.plan.quorum import quorum
 from dwcp_operator.resources import ClusterStatus
 
 GRACE_S: Final = 60.0
-"""So long a quorum must have been seen before a member is replaced for what is remembered of it."""
+"""So long a quorum must have been seen before a member is replaced for what is remembered of it,
+and so long it may be gone before all of that is forgotten."""
 
 
 def failing_since(seen: Situation, before: ClusterStatus | None, now: str) -> Mapping[str, str]:
     """Since when each failing member fails, RFC 3339, for the status that is being written."""
-    good = set(seen.good)
-    counts = len(good) >= quorum(seen.n) or bool(seen.observed.joining)
-    if not seen.begun or not counts or seen.desired.paused or seen.desired.hibernate:
+    if not seen.begun or seen.desired.paused or seen.desired.hibernate:
         return {}
-    known = {m.name: m.failing_since for m in before.members} if before is not None else {}
+    good = set(seen.good)
+    members = before.members if before is not None else ()
+    known = {m.name: m.failing_since for m in members if m.failing_since is not None}
+    if len(good) < quorum(seen.n) and not seen.observed.joining:
+        return known if _lost_for_s(before, now) < GRACE_S else {}
     return {
         name: known.get(name) or now
         for name in seen.desired.members
         if not is_sound(seen.observed.member(name), seen.agreed, good)
     }
+
+
+def _lost_for_s(before: ClusterStatus | None, now: str) -> float:
+    """For how long the status has said that no quorum votes; 0 while it says that one does."""
+    found = [c for c in (before.conditions if before is not None else ()) if c.type == "Available"]
+    since = next((c.last_transition_time for c in found if c.status == "False"), now)
+    return _seconds_between(since, now)
 
 
 def with_failing(
@@ -56,6 +67,10 @@ def with_failing(
 
 def _ms_between(since: str, now: str, watched_s: float, after_s: float) -> int:
     """Milliseconds that a member has been failing; what is remembered counts after the grace."""
-    span_s = (datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds()
+    span_s = _seconds_between(since, now)
     believed_s = span_s if watched_s >= after_s else min(span_s, watched_s)
     return max(0, int(believed_s * 1000))
+
+
+def _seconds_between(since: str, now: str) -> float:
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds()

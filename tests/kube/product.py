@@ -144,9 +144,10 @@ class Cluster:
 
     def wait_all_ready(self, timeout_s: float = 60.0) -> None:
         """Until every member votes in one view and has executed what the others have."""
-        self.sandbox.wait_until(self._lacking, timeout_s)
+        self.sandbox.wait_until(self.lacking, timeout_s)
 
-    def _lacking(self) -> str:
+    def lacking(self) -> str:
+        """What is missing until every member votes in one view without lag."""
         status = self.status()
         members = status.get("members", [])
         n = len(members)

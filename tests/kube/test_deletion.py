@@ -8,6 +8,7 @@ import pytest
 
 from kube.conftest import Make
 from kube.product import Cluster
+from kube.test_members import wait_members
 from sandbox.cluster import Sandbox
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(600)]
@@ -39,6 +40,7 @@ def delete(cluster: Cluster) -> None:
 def test_retained_volumes_are_adopted_with_their_data(
     make: Make, sandbox: Sandbox, namespace: str, image: str
 ) -> None:
+    """And three others join them, since the new resource asks for seven."""
     first = make("keep")
     first.wait_all_ready()
     first.start_client(image)
@@ -55,9 +57,10 @@ def test_retained_volumes_are_adopted_with_their_data(
     sandbox.wait_until(lambda: str(remaining(sandbox, namespace, kept) or ""), 60)
 
     volumes = [{"member": f"keep-{i}", "claim": claim} for i, claim in enumerate(claims)]
-    second = make("keep", bootstrap={"adopt": {"clusterId": cluster_id, "volumes": volumes}})
+    adopt = {"clusterId": cluster_id, "volumes": volumes}
+    second = make("keep", replicas=7, bootstrap={"adopt": adopt})
     second.wait_available(60)
-    second.wait_all_ready()
+    wait_members(second, [f"keep-{i}" for i in range(7)], 90)
     second.start_client(image)
     assert [second.get(f"key{i}") for i in range(5)] == [f"value{i}" for i in range(5)]
     second.put("after", "adoption")

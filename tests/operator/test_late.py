@@ -7,7 +7,7 @@ from dataclasses import replace
 from dwcp_operator.conditions import Situation, situation
 from dwcp_operator.late import GRACE_S, failing_since, with_failing
 from dwcp_operator.plan import Desired, GenesisHeld, MemberObserved, Observed, Report, Volume
-from dwcp_operator.resources import ClusterStatus, MemberStatus
+from dwcp_operator.resources import ClusterStatus, Condition, MemberStatus
 
 NAMES = tuple(f"demo-{i}" for i in range(4))
 THEN, LATER = "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"
@@ -38,8 +38,13 @@ def seen(*, down: int = 0, lags: bool = False, **changes: bool) -> Situation:
     return situation(desired, observed, ())
 
 
-def status(**since: str) -> ClusterStatus:
+def status(lost_since: str | None = None, **since: str) -> ClusterStatus:
+    available = Condition(
+        type="Available", status="False" if lost_since else "True", reason="x", message="",
+        observed_generation=1, last_transition_time=lost_since or THEN,
+    )  # fmt: skip
     return ClusterStatus(
+        conditions=(available,),
         members=tuple(
             MemberStatus(
                 name=name, id=i, role="backup", endpoint="", ready=True,
@@ -59,9 +64,17 @@ def test_a_member_fails_since_it_was_first_seen_to() -> None:
 
 def test_time_without_a_quorum_or_on_purpose_does_not_count() -> None:
     known = status(demo_3=THEN)
-    assert failing_since(seen(down=2), known, LATER) == {}
+    assert failing_since(seen(down=2), status(THEN, demo_3=THEN), LATER) == {}
     assert failing_since(seen(down=1, paused=True), known, LATER) == {}
     assert failing_since(seen(down=1, hibernate=True), known, LATER) == {}
+
+
+def test_a_change_of_the_view_starts_no_time_anew() -> None:
+    """For a moment nobody votes in the same view: who has been gone for long is so still."""
+    kept = {"demo-3": THEN}
+    assert failing_since(seen(down=2), status(demo_3=THEN), LATER) == kept
+    assert failing_since(seen(down=2), status(LATER, demo_3=THEN), LATER) == kept
+    assert failing_since(seen(down=2), None, LATER) == {}
 
 
 def failing_ms(watched_s: float, joining: tuple[MemberObserved, ...] = ()) -> list[int]:
