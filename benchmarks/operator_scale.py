@@ -108,6 +108,22 @@ class Member:
         return body, self._signer.sign(message)
 
 
+async def answer(member: Member, request: web.Request) -> web.Response:
+    """What the client API of this member says."""
+    match request.path.removeprefix("/dwcp/v1/"):
+        case "identity":
+            return web.Response(body=member.identity())
+        case "status":
+            body, sig = member.status(bytes.fromhex(request.query["nonce"]))
+            headers = {"DWCP-Signature": base64.b64encode(sig).decode()} if sig else {}
+            return web.Response(body=body, headers=headers)
+        case "genesis" if request.method == "PUT":
+            return web.Response(body=member.offered(await request.read()))
+        case "genesis" if member.genesis is not None:
+            return web.Response(body=msgspec.msgpack.encode(member.genesis))
+    return web.Response(status=404)
+
+
 class World:
     """Pods get an address and run as soon as they are made."""
 
@@ -149,18 +165,7 @@ class World:
     async def member(self, request: web.Request) -> web.Response:
         assert request.transport is not None
         member = self._members[request.transport.get_extra_info("sockname")[0]]
-        match request.path.removeprefix("/dwcp/v1/"):
-            case "identity":
-                return web.Response(body=member.identity())
-            case "status":
-                body, sig = member.status(bytes.fromhex(request.query["nonce"]))
-                headers = {"DWCP-Signature": base64.b64encode(sig).decode()} if sig else {}
-                return web.Response(body=body, headers=headers)
-            case "genesis" if request.method == "PUT":
-                return web.Response(body=member.offered(await request.read()))
-            case "genesis" if member.genesis is not None:
-                return web.Response(body=msgspec.msgpack.encode(member.genesis))
-        return web.Response(status=404)
+        return await answer(member, request)
 
 
 async def be_world() -> None:
@@ -268,13 +273,13 @@ async def count(http: aiohttp.ClientSession) -> int:
         return int((await response.json())["requests"])
 
 
-def page(rows: list[dict[str, float]], seconds: float) -> str:
-    head = (__doc__ or "").split("\n\n")[-1].strip()
+def page(rows: list[dict[str, float]], seconds: float, about: str = __doc__ or "") -> str:
+    head = about.rsplit("\n\n", maxsplit=1)[-1].strip()
     keys = list(rows[0])
     lines = [
         "# The operator with many clusters",
         "",
-        "<!-- Written by benchmarks/operator_scale.py: repeat it instead of changing it. -->",
+        f"<!-- Written by benchmarks/{Path(sys.argv[0]).name}: repeat it, never change it. -->",
         "",
         head,
         "",
