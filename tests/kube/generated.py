@@ -25,6 +25,7 @@ GOOD: dict[str, list[Any]] = {
     "requestTimeout": ["2s", "500ms"],
     "stepDeadline": ["60s", "3600s"],
     "settleTime": ["0s", "600s"],
+    "replaceAfter": ["0s", "30s", "1800s"],
     "start": ["02:00", "23:59"],
     "size": ["1Gi", "500M"],
     "checkpointInterval": [10, 1000],
