@@ -101,7 +101,7 @@ RESOURCE = {
             "time": "2026-01-01T00:00:00Z",
             "roundTripUs": 120_000,
             "ofANewerOperator": 1,
-        },  # fmt: skip
+        },
         "conditions": [
             {"type": "Available", "status": "True", "reason": "QuorumVotes", "message": "4 of 4"}
         ],
