@@ -117,7 +117,9 @@ class Checker:
     def _follow(self, host: Host) -> None:
         """What is executed may be final by a record that nobody's disk holds yet: it is decided.
 
-        The mute write nothing, and may be the first to execute up to where an epoch starts.
+        The mute write nothing, and may be the first to execute up to where an epoch starts. Others
+        make the record durable before they execute by it, and are judged then: in memory their own
+        vote for it may stand that is not durable yet.
         """
         for certified in host.core.certified[len(self._records) - 1 :]:
             self._begun(host, certified.record, certified.view)
@@ -179,7 +181,8 @@ class Checker:
         self._position[host.me] = (life, index)
         self._reached[host.me] = max(self._reached.get(host.me, 0), index)
         if index not in self.chain:
-            self._follow(host)
+            if host.disk.mute is not None:
+                self._follow(host)
             self._final(host, index, hash_, self._epoch_of(index))
             self._once(host, index, outcomes)
         if self.chain.setdefault(index, hash_) != hash_:
