@@ -40,21 +40,22 @@ class Keys:
     ) -> None:
         self._present = present
         self._former = tuple(ErasedKey(key) for key in former)
-        self._following = following
+        self.following = following
+        """The key that the next record may name."""
 
     def expect(self, following: Signer) -> None:
         """A key was made, durably, that the next record may name."""
-        self._following = following
+        self.following = following
 
     def adopted(self) -> None:
         """The key that followed is the present one, and the one before is erased."""
-        assert self._following is not None, "a key is made before it is adopted"
+        assert self.following is not None, "a key is made before it is adopted"
         self._former = (*self._former, ErasedKey(self._present.public_key))
-        self._present, self._following = self._following, None
+        self._present, self.following = self.following, None
 
     def of(self, record: EpochRecord) -> tuple[Signer, int | None]:
         """The key to sign with under a record, and this replica's number there."""
-        newest = (self._following,) if self._following is not None else ()
+        newest = (self.following,) if self.following is not None else ()
         for signer in (*newest, self._present, *reversed(self._former)):
             number = record.member_with(signer.public_key)
             if number is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from dwcp.wire.records import Protocol
@@ -114,3 +116,57 @@ def test_a_replica_is_mute_in_an_epoch_whose_key_it_erased() -> None:
     assert isinstance(talk.keys[1].of(talk.genesis)[0], ErasedKey)
     talk.wait(1000)
     goes_on(talk, "it learns, and says nothing")
+
+
+def adopt_where_settled(talk: Conversation) -> None:
+    """Erase the old key of whoever is known by its next one, once a quorum is in that epoch."""
+    for member, replica in enumerate(talk.replicas):
+        standing = replica.standing()
+        following = talk.keys[member].following
+        there = [r.standing() for i, r in enumerate(talk.replicas) if i not in talk.down]
+        ready = sum(s.epoch >= standing.epoch and not s.waiting for s in there)
+        if following is None or member in talk.down or ready < 3:
+            continue
+        if standing.record.member_with(following.public_key) is not None:
+            talk.keys[member].adopted()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_keys_change_while_members_crash_and_come_back(seed: int) -> None:
+    """Whenever one of them is down: nothing is repeated, all agree, and everybody votes again."""
+    dice = Random(f"keys {seed}")
+    talk = Conversation(interval=5, protocol=dice.choice(["pbft", "raft"]))
+    talk.wait(1000)
+    sent: list[bytes] = []
+    for turn in range(12):
+        up = [i for i in range(4) if i not in talk.down]
+        member = dice.choice(up)
+        match dice.randrange(4):
+            case 0 if not talk.down:
+                talk.crash(member)
+            case 1 if talk.down:
+                talk.restart(min(talk.down))
+            case 2 if all(keys.following is None for keys in talk.keys):  # one at a time
+                talk.rekey(member)
+                talk.order(SAME, to=dice.choice(up))
+            case _:
+                sent.append(b"%d" % turn)
+                talk.submit(member, "a", str(turn))
+        talk.wait(dice.choice([0, 50, 100, 400, 1500]))
+        adopt_where_settled(talk)
+    for member in list(talk.down):
+        talk.restart(member)
+    for _ in range(4):  # as the admin does: until whatever key was made last is named
+        talk.wait(4000)
+        adopt_where_settled(talk)
+        if all(keys.following is None for keys in talk.keys):
+            break
+        talk.order(SAME)
+    standings = [replica.standing() for replica in talk.replicas]
+    assert {(s.me, s.mute) for s in standings} == {(i, None) for i in range(4)}
+    assert len({s.record.hash() for s in standings}) == 1
+    assert all(keys.following is None for keys in talk.keys)
+    assert len({tuple(talk.values(i)) for i in range(4)}) == 1
+    values = talk.values(0)
+    assert len(set(values)) == len(values), "nothing twice"
+    assert set(values) <= set(sent), "what a member had that crashed at once may be lost"
