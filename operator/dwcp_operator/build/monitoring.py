@@ -41,6 +41,13 @@ _PANELS: Final = (
         "sum by (reason) (rate(dwcp_messages_refused_total{%s}[5m]))",
         "ops",
     ),
+    ("Round trip to a member", "max by (pod, peer) (dwcp_link_rtt_seconds{%s})", "s"),
+    (
+        "Changes of mode",
+        "max by (from_mode, to_mode) (dwcp_v3_mode_switches_total{%s})",
+        "short",
+    ),
+    ("Suspected by members", "sum by (peer) (dwcp_peer_suspected{%s})", "short"),
     ("Proofs of lies", "sum by (kind) (dwcp_byzantine_evidence_total{%s})", "short"),
 )
 """Title, query with a place for the cluster's labels, and unit."""
@@ -110,6 +117,11 @@ def _alerts(subject: Subject) -> Iterator[Object]:
     yield _alert(
         "DWCPMemberMuted", f"max by (pod) (dwcp_muted{{{labels}}}) > 0", "0m", "warning",
         f"{what}: {{{{ $labels.pod }}}} signs nothing, since its log is damaged.",
+    )  # fmt: skip
+    ill = f"dwcp_ready{{{labels}}} - dwcp_healthy{{{labels}}}"
+    yield _alert(
+        "DWCPMemberIll", f"max by (pod) ({ill}) > 0", "2m", "warning",
+        f"{what}: {{{{ $labels.pod }}}} votes, and commits nothing; its status says why.",
     )  # fmt: skip
     yield _alert(
         "DWCPDiskFull", f"max by (pod) (dwcp_disk_full{{{labels}}}) > 0", "0m", "critical",
