@@ -67,6 +67,7 @@ long: lint ## larger counts: mutated frames, document histories, new lives (over
 	@DWCP_CRDT_EXAMPLES=10000 $(BIN)/pytest -q --timeout 36000 tests/client/crdt
 	@$(BIN)/dwcp sim campaign --seconds 1500
 	@$(BIN)/dwcp sim explore --long
+	@DWCP_SIM_DIRECTED=100 $(BIN)/pytest -q --timeout 36000 tests/replica/sim/test_directed.py
 
 sim: setup ## a minute of new simulated lives
 	@$(BIN)/dwcp sim campaign --seconds 60
