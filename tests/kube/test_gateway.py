@@ -90,6 +90,18 @@ def test_users_of_the_gateway_may_what_its_client_may(cluster: Cluster) -> None:
     assert user(cluster, "web/a", kind="stranger") == "UNAVAILABLE"
 
 
+def test_strategies_of_documents_are_brought_into_the_log(cluster: Cluster) -> None:
+    wanted = {"documents": {"strategies": [{"prefix": "plans/", "strategy": "Manual"}]}}
+    words = ("patch", f"dwcpcluster/{cluster.name}", cluster.where, "--type=merge")
+    cluster.sandbox.kubectl(*words, f"--patch={json.dumps({'spec': wanted})}")
+
+    def missing() -> str:
+        found = cluster.dwcp("doc", "strategies")
+        return "" if '"Manual"' in found else f"the strategy in the log: {found!r}"
+
+    cluster.sandbox.wait_until(missing, 30)
+
+
 def test_a_right_that_is_taken_away_and_gateways_that_are_no_longer_asked_for(
     cluster: Cluster, sandbox: Sandbox
 ) -> None:

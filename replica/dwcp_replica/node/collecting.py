@@ -83,6 +83,7 @@ class Collector:
         self._ages = Ages()
         self._drawn: dict[str, tuple[tuple[bytes, ...], bytes]] = {}
         self._voted: dict[str, tuple[Frontier, float]] = {}
+        self._looked: dict[str, tuple[object, ...]] = {}
         self._stamp_ms = 0
         self._fetcher = ImageFetcher(room.gossip.tell)
         room.gossip.on_image = self._fetcher.take
@@ -119,7 +120,13 @@ class Collector:
             for name, frontier in one.votes
             if name == document.name
         )
-        graph = document.graph
+        graph, name = document.graph, document.name
+        said = votes[mine].votes if mine in votes else ()
+        seen = document.generation, len(graph), old, frozenset(claims.items())
+        if self._looked.get(name) == seen:  # to look costs as much as there is to forget
+            if name in self._voted:
+                self._say(said, name, self._voted[name][0], now_s)
+            return
         wanted: Frontier | None = None
         for claim, _ in sorted(claims.items(), key=lambda item: (-item[1], item[0].image)):
             if self._acceptable(document, claim.heads, old):
@@ -133,7 +140,9 @@ class Collector:
             if heads and self._acceptable(document, heads, old):
                 wanted = Frontier(heads, image_digest(await self._draw(document, heads)))
         if wanted is not None:
-            self._say(votes[mine].votes if mine in votes else (), document.name, wanted, now_s)
+            self._say(said, name, wanted, now_s)
+        if not self._room.waits_for_disk(document):
+            self._looked[name] = seen
 
     def _acceptable(self, document: Document, heads: Sequence[bytes], old: int) -> bool:
         """Whether we hold all below these heads for long enough, and would strand nothing."""
@@ -203,6 +212,7 @@ class Collector:
         self._tell(document, stranded)
         self._drawn.pop(name, None)
         self._voted.pop(name, None)
+        self._looked.pop(name, None)
         await self._room.rewrite(document)
 
     def _tell(self, document: Document, stranded: Sequence[Operation]) -> None:
