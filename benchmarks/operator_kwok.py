@@ -38,7 +38,7 @@ from dwcp_operator.act.execute import Settings
 from dwcp_operator.act.metrics import OperatorMetrics
 from dwcp_operator.act.reconcile import Reconciler, Tools
 from dwcp_operator.act.writer import Writer
-from dwcp_operator.build.names import CLIENT_PORT
+from dwcp_operator.build.names import CLIENT_PORT, CLUSTER_LABEL
 from dwcp_operator.build.pod import PodSettings
 
 NETWORK = "10.99.0.0/16"
@@ -77,6 +77,16 @@ class Signer:
     def __init__(self, api: KubeApi) -> None:
         self._api = api
         self._members: dict[str, scale.Member] = {}
+        self._pods: dict[str, dict[str, Any]] = {}
+
+    async def follow(self) -> None:
+        """Look which Pod has which address, all at once: asked for one by one it would cost more
+        than all that the operator asks."""
+        while True:
+            found = await self._api._request("get", "/api/v1/pods", label_selector=CLUSTER_LABEL)
+            self._pods = {pod["status"].get("podIP", ""): pod for pod in found["items"]}
+            known = len(self._members)
+            await asyncio.sleep(2 if known < len(self._pods) or not known else 30)
 
     async def answer(self, request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -87,29 +97,26 @@ class Signer:
         return await scale.answer(member, request)
 
     async def _find(self, address: str) -> scale.Member | None:
-        found = await self._api._request(
-            "get", "/api/v1/pods", field_selector=f"status.podIP={address}"
-        )
-        for pod in found["items"]:
-            secrets = [v["secret"] for v in pod["spec"]["volumes"] if "secret" in v]
-            where = pod["metadata"]["namespace"]
-            held = await self._api.get(SECRET, where, secrets[0]["secretName"]) if secrets else None
-            if held is not None:
-                token = base64.b64decode(held["data"]["token"])
-                member = scale.Member(pod["metadata"]["name"], token)
-                return self._members.setdefault(address, member)
-        return None
+        if (pod := self._pods.get(address)) is None:
+            return None
+        secrets = [v["secret"] for v in pod["spec"]["volumes"] if "secret" in v]
+        where = pod["metadata"]["namespace"]
+        held = await self._api.get(SECRET, where, secrets[0]["secretName"]) if secrets else None
+        if held is None:
+            return None
+        member = scale.Member(pod["metadata"]["name"], base64.b64decode(held["data"]["token"]))
+        return self._members.setdefault(address, member)
 
 
 async def be_signer() -> None:
     async with await KubeApi.connect() as api:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", Signer(api).answer)
+        signer, app = Signer(api), web.Application()
+        app.router.add_route("*", "/{path:.*}", signer.answer)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "0.0.0.0", CLIENT_PORT).start()
         print("up", flush=True)
-        await asyncio.Event().wait()
+        await signer.follow()
 
 
 # --- what Kubernetes is given ---------------------------------------------------------------------
@@ -181,7 +188,9 @@ async def prepare(api: KubeApi, clusters: int) -> None:
 
 @contextmanager
 def process(*words: str, ready: bool = False) -> Iterator[None]:
-    started = subprocess.Popen(words, stdout=subprocess.PIPE if ready else None)
+    """A process of ours while the block runs: it says "up" when it is ready, or is a quiet one."""
+    streams = {"stdout": subprocess.PIPE} if ready else {"stderr": subprocess.DEVNULL}
+    started = subprocess.Popen(words, **streams)
     try:
         if ready:
             assert started.stdout is not None
