@@ -64,7 +64,9 @@ def leaving(desired: Desired, observed: Observed, present: tuple[str, ...]) -> M
     if surplus > 0:
         found |= dict.fromkeys(sound[-surplus:], Why.FEWER)
     if not found and len(present) == desired.count:
-        steady = all(is_sound(member, agreed, good) for member in members)
+        # As in a roll: clients may remember for a while where the ones before were.
+        pause_ms = desired.rolling.steady_ms
+        steady = all(is_sound(m, agreed, good) and m.steady_for_ms >= pause_ms for m in members)
         if (steady and desired.rolling.settled) or observed.joining:
             found |= _misplaced(desired, members, agreed)
     return found

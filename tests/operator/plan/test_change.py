@@ -332,6 +332,8 @@ def test_another_storage_class_takes_one_member_at_a_time_and_the_primary_last()
     ill = replace(world, gone=frozenset({"demo-3"}))
     short = replace(ill.desired(), replace_after_ms=0)
     assert wanted_change(short, ill.observed()) is None
+    pause = replace(world.desired(), rolling=Rolling(steady_ms=10_000))
+    assert wanted_change(pause, world.observed()) is None, "the one before has only just come"
     done = goal(world)
     assert (done.epoch, done.members) == (4, ("demo-4", "demo-5", "demo-6", "demo-7"))
 
