@@ -178,6 +178,7 @@ def test_defaults_and_names(tmp_path: Path) -> None:
             "measuring": 100,
             "reporting": 100,
             "switching": 100,
+            "placing": 100,
             "firstProtocol": False,
         },
         "trust": "Byzantine",
