@@ -487,8 +487,7 @@ class Replica:
             else:
                 segment.append(record)
         core, keeper = self._core, self._keeper
-        found = resume.state_here(core, keeper.line, own)
-        resume.replay_epoch(core, keeper.line, segment, self._driver.resume, found)
+        resume.replay_epoch(core, keeper.line, segment, self._driver.resume, own)
         if own is not None and own.applied is not None:
             keeper.applied = own.applied
         keeper.emitted = keeper.applied

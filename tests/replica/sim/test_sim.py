@@ -46,6 +46,7 @@ def test_fixed_seeds(first: int) -> None:
     "seed",
     [
         *(9, 5197, 3439004223, 2592473921, 621630155, 3104582126, 43895082, 2374473205),
+        *(1477546461, 1477543784, 1477549554),
         pytest.param(4147393888, marks=pytest.mark.slow),
     ],
 )
@@ -57,7 +58,10 @@ def test_lives_that_once_failed(seed: int) -> None:
     3104582126: a read asked of four members was answered by as many as may lie among seven.
     43895082: a liar that claimed a checkpoint was asked for it again with every answer, at once.
     4147393888: a mute member executed first what a record made final, and the checker objected.
-    2374473205: the checker counted a vote that stood in memory, and nothing rested on yet."""
+    2374473205: the checker counted a vote that stood in memory, and nothing rested on yet.
+    1477546461: a history that had begun anew above the state that a restart found was executed on.
+    1477543784, 1477549554: restarted in an epoch's first view, beside a checkpoint that stood for
+    what came before, a member took no part in it; three of them waited for ever."""
     assert simulate(seed).operations == 20
 
 

@@ -43,9 +43,12 @@ def replay_epoch(
     line: Line,
     segment: Iterable[Record],
     resume: Callable[[Core, int], None],
-    found: OwnState | None = None,
+    own: OwnState | None = None,
 ) -> None:
-    """One epoch's records: first what it still fetched of the ones before."""
+    """One epoch's records: first what it still fetched of the ones before.
+
+    They may have let the history begin anew, above the state that was found (`own`).
+    """
     mine: list[Record] = []
     for record in segment:
         if isinstance(record, EntryRecord) and record.entry.header.epoch < core.record.epoch:
@@ -64,9 +67,9 @@ def replay_epoch(
     bases = [r.index for r in mine if isinstance(r, BaseRecord)]
     if core.waiting and max(bases, default=0) > core.record.start_index:
         line.skip()
-        core.waiting = False
+        core.waiting, core.active = False, True  # its first view, until a record says otherwise
     succession.begin(core, line)
-    restore.replay(core, mine, resume, found)
+    restore.replay(core, mine, resume, state_here(core, line, own))
     core.active = core.active and not core.waiting
     replay_ending(core, mine)
 
