@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+WORKERS := 4
 QUICK := -m "not slow and not processes and not kube and not e2e"
 export PYTHONUTF8 := 1
 
@@ -51,10 +52,10 @@ lint: setup-dev ## ruff and mypy --strict
 	@$(BIN)/mypy
 
 check: lint ## the quick part of the tests, under 90 s
-	@$(BIN)/pytest -q -n auto $(QUICK)
+	@$(BIN)/pytest -q -n $(WORKERS) $(QUICK)
 
 test: lint ## all tests (what CI runs); those on real Kubernetes need root
-	@$(BIN)/pytest -q -n auto $(QUICK)
+	@$(BIN)/pytest -q -n $(WORKERS) $(QUICK)
 	@$(BIN)/pytest -q -n auto --durations=15 -m "slow and not processes and not kube and not e2e"
 	@$(BIN)/pytest -q --durations=15 -m "(processes or kube) and not e2e"
 
